@@ -1,0 +1,28 @@
+"""The command `parallel-actors`, also `python -m parallel_actors`.
+
+`main` is all that is here: workers import `parallel_actors.cli.target`, and must not pay for the command line's own
+libraries.
+
+    app.py      the commands and their options (typer)
+    run.py      `run`: from the command line to the root
+    target.py   what `run` runs: read and checked here, loaded in a worker
+    doctor.py   `doctor`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code: 0, 1 (failed), 2 (wrong usage) or 130 (Ctrl-C).
+
+    `args` replaces `sys.argv[1:]`. It ends in SystemExit in every case.
+    """
+    from parallel_actors.cli.app import app
+
+    app(args=args, prog_name="parallel-actors")
+    raise AssertionError("the command line returned instead of leaving with an exit code")

@@ -1,0 +1,138 @@
+"""Processes: what one does to itself and to others (OTP's `erlang` module). Compiled; re-exported here with `options`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypedDict, Unpack
+
+from parallel_actors.workers import api
+from parallel_actors.workers.api import (
+    alias,
+    ancestors,
+    areceive,
+    asleep,
+    cancel_timer,
+    demonitor,
+    exit,
+    is_alive,
+    link,
+    make_ref,
+    monitor,
+    process_dict,
+    process_info,
+    processes,
+    read_timer,
+    receive,
+    register,
+    registered,
+    self_,
+    send,
+    send_after,
+    send_interval,
+    set_label,
+    sleep,
+    spawn,
+    spawn_link,
+    spawn_monitor,
+    trap_exit,
+    unalias,
+    unlink,
+    unregister,
+    whereis,
+    worker_count,
+    worker_index,
+)
+from parallel_actors.workers.ident import Pid, Ref
+
+__all__ = [
+    "Choices",
+    "SpawnOptions",
+    "alias",
+    "ancestors",
+    "areceive",
+    "asleep",
+    "cancel_timer",
+    "demonitor",
+    "exit",
+    "is_alive",
+    "link",
+    "make_ref",
+    "monitor",
+    "options",
+    "process_dict",
+    "process_info",
+    "processes",
+    "read_timer",
+    "receive",
+    "register",
+    "registered",
+    "self_",
+    "send",
+    "send_after",
+    "send_interval",
+    "set_label",
+    "sleep",
+    "spawn",
+    "spawn_link",
+    "spawn_monitor",
+    "trap_exit",
+    "unalias",
+    "unlink",
+    "unregister",
+    "whereis",
+    "worker_count",
+    "worker_index",
+]
+
+P = ParamSpec("P")
+
+
+class Choices(TypedDict, total=False):
+    """The keywords of `options`."""
+
+    name: str | None
+    worker: int | None
+    label: str | None
+    spread: bool
+
+
+class SpawnOptions:
+    """How to spawn; made by `options`. Can be kept and used again (without a name)."""
+
+    __slots__ = ("_options",)
+
+    def __init__(self, **choices: Unpack[Choices]) -> None:
+        unknown = set(choices) - set(Choices.__annotations__)
+        if unknown:
+            raise TypeError(f"expected {', '.join(Choices.__annotations__)}, got {', '.join(sorted(unknown))}")
+        name, worker, label = choices.get("name"), choices.get("worker"), choices.get("label")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"expected name to be a str, got {name!r} ({type(name).__name__})")
+        if worker is not None and (isinstance(worker, bool) or not isinstance(worker, int) or worker < 0):
+            raise ValueError(f"expected worker to be the number of a worker (0, 1, ...), got {worker!r}")
+        self._options = (-1 if worker is None else worker, name, label, bool(choices.get("spread", False)))
+
+    def spawn(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
+        """`spawn` with these options."""
+        return api.spawn_with(self._options, 0, function, args, kwargs)  # type: ignore[no-any-return]
+
+    def spawn_link(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
+        """`spawn_link` with these options."""
+        return api.spawn_with(self._options, 1, function, args, kwargs)  # type: ignore[no-any-return]
+
+    def spawn_monitor(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> tuple[Pid, Ref]:
+        """`spawn_monitor` with these options."""
+        return api.spawn_with(self._options, 2, function, args, kwargs)  # type: ignore[no-any-return]
+
+
+def options(**choices: Unpack[Choices]) -> SpawnOptions:
+    """Choose how to spawn: `options(name="db", worker=1).spawn(serve)`.
+
+    Args:
+        name: register the process under this name, atomically with the spawn; `NameTaken` if another has it.
+        worker: the number of the worker to live on; by default the caller's own, or (for the program's main process and
+            for guests) the least loaded one.
+        label: a text for reports and `process_info`.
+        spread: whether the process's own spawns spread over the workers, as those of the main process do.
+    """
+    return SpawnOptions(**choices)

@@ -1,0 +1,75 @@
+"""Writes what the workers print and log: whole lines, in order per process.
+
+A thread does the writing, so that a reader of our output who has stopped reading (a full pipe, a paused terminal) can't keep the root
+from its work. The queue in between is bounded by count of pieces: beyond it the root itself waits, and with it, in turn, the printers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+
+__all__ = ["Console"]
+
+_BACKLOG = 10_000
+
+
+class Console:
+    """The root's output. `prefix`: mark each line with its source."""
+
+    def __init__(self, *, prefix: bool = False) -> None:
+        self._prefix = prefix
+        self._queue: queue.Queue[tuple[int, str] | None] = queue.Queue(_BACKLOG)
+        self._thread = threading.Thread(target=self._write, name="console", daemon=True)
+        self._thread.start()
+
+    @property
+    def interactive(self) -> tuple[bool, bool]:
+        """Whether stdout and stderr are terminals."""
+        return os.isatty(1), os.isatty(2)
+
+    def out(self, number: int, source: str, text: str) -> None:
+        """Write `text` of a process to stdout (1) or stderr (2)."""
+        if self._prefix:
+            text = "".join(f"[{source}] {line}" for line in text.splitlines(keepends=True))
+        self._queue.put((number, text))
+
+    def log(self, source: str, level: int, logger: str, created: float, text: str) -> None:
+        """Write a log record to stderr."""
+        clock = time.strftime("%H:%M:%S", time.localtime(created)) + f".{int(created * 1000) % 1000:03d}"
+        self._queue.put((2, f"{clock} {logging.getLevelName(level)} {source} {logger}: {text}\n"))
+
+    def note(self, text: str) -> None:
+        """A line of the root's own, on stderr."""
+        self._queue.put((2, f"parallel-actors: {text}\n"))
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what is left, at most `timeout` seconds."""
+        self._queue.put(None)
+        self._thread.join(timeout)
+
+    def _write(self) -> None:
+        broken: set[int] = set()
+        while (item := self._queue.get()) is not None:
+            number, text = item
+            if number in broken:
+                continue
+            data = text.encode("utf-8", "backslashreplace")
+            try:
+                while data:
+                    data = data[os.write(number, data) :]
+            except OSError as error:
+                # The reader has gone (head, a closed terminal): its stream is over, the program is not.
+                broken.add(number)
+                if number != 2 and sys.__stderr__ is not None:
+                    self._queue_note(error)
+
+    def _queue_note(self, error: OSError) -> None:
+        try:
+            self._queue.put_nowait((2, f"parallel-actors: standard output can't be written any more: {error}\n"))
+        except queue.Full:
+            return

@@ -1,0 +1,330 @@
+"""`Root`: starts, watches, replaces and stops the workers of one node.
+
+One thread drives it: its scheduler's loop (the root is an endpoint like any other), which also waits for the workers' pidfds and for
+whatever `watch` adds. The flow of a worker's life: `_start_worker` -> ("ready") -> its pidfd -> `_worker_ended` -> names freed, slot counted
+up, death announced -> `_start_worker` again, unless the node stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import multiprocess
+from multiprocess import forkserver, reduction, resource_tracker
+
+from parallel_actors.config import Options
+from parallel_actors.root.console import Console
+from parallel_actors.workers import boot
+from parallel_actors.workers.names import NameTable
+from parallel_actors.workers.scheduler import CAUSE_LEFT, CAUSE_UNKNOWN, Scheduler, use_scheduler
+from parallel_actors.workers.segment import Segment
+
+__all__ = ["Root"]
+
+FREE, CLAIMED, LIVE, ENDED, DOWN = range(5)
+STARTING, RUNNING, STOPPING, STOPPED = range(4)
+
+# A slot's incarnation is part of every pid, in 16 bits: the last one is never passed.
+_LAST_INCARNATION = 65_534
+# A worker that ends before it was ready this often in a row can't be started at all.
+_MAX_FAILED_STARTS = 5
+# Seconds that the exit status of a dead worker may take to come through the forkserver.
+_STATUS_TIMEOUT = 0.5
+_TICK = 0.1
+_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass
+class Worker:
+    """A running worker, as the root knows it."""
+
+    index: int
+    incarnation: int
+    process: Any
+    pidfd: int
+    ready: bool = False
+
+
+class Root:
+    """The root of one node.
+
+    Args:
+        segment: the node's shared memory, made by the caller.
+        options: the node's settings.
+        sys_path: where workers look for modules.
+        on_message: called with each message to the root that isn't the root's own (the program's end, a stop).
+    """
+
+    def __init__(self, segment: Segment, options: Options, sys_path: list[str], on_message: Callable[[Any], None]) -> None:
+        self.segment = segment
+        self.options = options
+        self.sys_path = sys_path
+        self.console = Console(prefix=options.prefix_output)
+        self.workers: dict[int, Worker] = {}
+        self.stop_phase = 0
+        self.failure: str | None = None
+        self._to_start: set[int] = set()
+        self._on_message = on_message
+        self._failed_starts = 0
+        self._ready_hook: Callable[[], None] | None = None
+        self._failed_hook: Callable[[str], None] | None = None
+        self._deadline: float | None = None
+        segment.put_slot(segment.root, 0, LIVE)
+        segment.set_os_pid(segment.root, os.getpid())
+        self.scheduler = Scheduler(segment, segment.root, 0, "root")
+        self.scheduler.on_report = self._report
+        self.pid = self.scheduler.add_callback_process(self._handle, system=True)
+        self._former = use_scheduler(self.scheduler)
+        self._names = NameTable(segment)
+        self._pidfd = os.pidfd_open(os.getpid())
+        self._context = multiprocess.get_context("forkserver")
+
+    # --- life ---
+
+    def run(self, on_ready: Callable[[], None], on_failure: Callable[[str], None]) -> None:
+        """Start the workers, call `on_ready` once all are up (or `on_failure` with why not), and run until the node has stopped."""
+        self._ready_hook, self._failed_hook = on_ready, on_failure
+        # The workers must not import the main file of this program: for `multiprocess` there is none.
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            self._start_forkserver()
+            for index in range(self.options.workers):
+                self._start_worker(index)
+            self.scheduler.every(_TICK, ("tick",))
+            self.scheduler.run_forever()
+        finally:
+            sys.modules["__main__"] = main
+            self._close()
+
+    def _start_forkserver(self) -> None:
+        for variable in _BLAS:
+            os.environ.setdefault(variable, "1")
+        forkserver.set_forkserver_preload(["parallel_actors.workers.boot"])
+        # First, since it unblocks SIGINT when it has started.
+        resource_tracker.ensure_running()
+        # Forkserver and workers inherit the mask: Ctrl-C is nobody's but ours, also in a worker's first moments.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever `fd` is readable."""
+        self.scheduler.watch_fd(fd, callback)
+
+    def _start_worker(self, index: int) -> None:
+        incarnation, _ = self.segment.slot(index)
+        if incarnation > _LAST_INCARNATION:
+            self.console.note(f"worker {index} was replaced {incarnation} times: it isn't any more")
+            return
+        # Live from here on, for the root: whatever is announced from now on waits in its ring.
+        self.segment.put_slot(index, incarnation, LIVE)
+        config = boot.WorkerConfig(
+            index=index,
+            incarnation=incarnation,
+            name=self.options.name,
+            log_level=self.options.log_level,
+            interactive=self.console.interactive,
+            sys_path=self.sys_path,
+            stop_timeout=self.options.stop_timeout,
+        )
+        process = self._context.Process(
+            target=boot.main,
+            name=f"{self.options.name}-worker-{index}",
+            args=(config, Inherited(self.segment.fd), [Inherited(fd) for fd in self.segment.eventfds], Inherited(self._pidfd)),
+        )
+        try:
+            process.start()
+            pidfd = os.pidfd_open(process.pid)
+        except OSError as error:
+            # No memory, no process table entry, no descriptor: it may be better in a moment.
+            self.console.note(f"worker {index} can't be started: {error}; trying again")
+            self._failed(index, str(error))
+            self._to_start.add(index)
+            return
+        worker = Worker(index, incarnation, process, pidfd)
+        self.workers[index] = worker
+        self.watch(worker.pidfd, lambda: self._worker_ended(worker))
+
+    def _failed(self, index: int, why: str) -> None:
+        """A start of a worker has failed; too often in a row and the node can't be helped."""
+        self._failed_starts += 1
+        if self._failed_starts >= _MAX_FAILED_STARTS and not self.stop_phase:
+            text = f"worker {index} could not be started {_MAX_FAILED_STARTS} times in a row: {why}"
+            self.console.note(text)
+            if self._failed_hook is not None:
+                hook, self._failed_hook = self._failed_hook, None
+                hook(text)
+            self.failure = text
+            self.stop(3)
+
+    def _worker_ended(self, worker: Worker) -> None:
+        self.scheduler.unwatch_fd(worker.pidfd)
+        os.close(worker.pidfd)
+        worker.process.join(_STATUS_TIMEOUT)
+        code = worker.process.exitcode
+        if code is not None:
+            worker.process.close()
+        # The forkserver was killed: nobody can tell how its children end.
+        cause = CAUSE_UNKNOWN if code is None or (code == 255 and not _forkserver_alive()) else code
+        del self.workers[worker.index]
+        os_pid = self.segment.os_pid(worker.index)
+        self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN)
+        for guest in range(self.segment.root + 1, self.segment.endpoints):
+            incarnation, state = self.segment.slot(guest)
+            if state in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid:
+                self._endpoint_ended(guest, incarnation, cause, FREE)
+        if self.stop_phase:
+            self._continue_stop()
+            return
+        if not worker.ready:
+            self._failed(worker.index, f"it {_describe(cause)} before it was up")
+            if self.stop_phase:
+                return
+        self.console.note(f"worker {worker.index} {_describe(cause)}; it is replaced")
+        self._start_worker(worker.index)
+
+    def _endpoint_ended(self, endpoint: int, incarnation: int, cause: int, state: int) -> None:
+        """Everything that one death needs, in one go (docs/internals.md, "Epochs"): count up, free names, announce."""
+        if incarnation >= _LAST_INCARNATION:
+            state = DOWN
+        self.segment.put_slot(endpoint, incarnation + 1, state if state != FREE else CLAIMED)
+        self._names.free_owner(endpoint, incarnation)
+        self.scheduler.announce_down(endpoint, incarnation, cause)
+        if state == FREE:
+            # Only now may another thread take the slot: its rings have been handed over or will be, by those who were told.
+            self.segment.put_slot(endpoint, incarnation + 1, FREE)
+
+    def _collect_guests(self) -> None:
+        for guest in range(self.segment.root + 1, self.segment.endpoints):
+            incarnation, state = self.segment.slot(guest)
+            if state == ENDED:
+                self._endpoint_ended(guest, incarnation, CAUSE_LEFT, FREE)
+
+    # --- messages to the root ---
+
+    def _handle(self, message: Any) -> None:
+        match message:
+            case ("out", number, _, source, text):
+                self.console.out(number, source, text)
+            case ("log", _, source, level, logger, created, text):
+                self.console.log(source, level, logger, created, text)
+            case ("ready", index, incarnation):
+                worker = self.workers.get(index)
+                if worker is not None and worker.incarnation == incarnation:
+                    worker.ready = True
+                    self._failed_starts = 0
+                if self._ready_hook is not None and len(self.workers) == self.options.workers and all(w.ready for w in self.workers.values()):
+                    hook, self._ready_hook = self._ready_hook, None
+                    self._failed_hook = None
+                    self.segment.phase = RUNNING
+                    hook()
+            case ("bye", _, _):
+                pass  # its last lines came before this
+            case ("tick",):
+                self._tick()
+            case _:
+                self._on_message(message)
+
+    def _report(self, kind: str, facts: dict[str, Any]) -> None:
+        self.console.note(f"{kind}: {facts}")
+
+    # --- stop ---
+
+    def stop(self, phase: int = 1) -> None:
+        """Stop the node. 1: processes get the exit signal `shutdown`; 2: they are killed; 3: the workers are."""
+        if phase <= self.stop_phase:
+            return
+        self.stop_phase = phase
+        self.segment.phase = STOPPING
+        for worker in self.workers.values():
+            if phase < 3:
+                self.scheduler.order_stop(worker.index, phase)
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        self._deadline = time.monotonic() + (self.options.stop_timeout if phase == 1 else 1.0)
+        self._continue_stop()
+
+    def _continue_stop(self) -> None:
+        if not self.workers:
+            self._finish()
+
+    def _tick(self) -> None:
+        """Now and then: escalate a stop that takes too long, try a failed start again, take in guests that have left."""
+        self._collect_guests()
+        for index in list(self._to_start):
+            if not self.stop_phase:
+                self._to_start.discard(index)
+                self._start_worker(index)
+        if self._deadline is not None and self.stop_phase < 3 and time.monotonic() >= self._deadline:
+            self.stop(self.stop_phase + 1)
+
+    def _finish(self) -> None:
+        self._deadline = None
+        if self.segment.phase != STOPPED:
+            self.segment.phase = STOPPED
+            # What the workers have printed is in our mailbox by now, and is handled before the loop ends.
+            self.scheduler.stop_here(1)
+
+    def _close(self) -> None:
+        for worker in self.workers.values():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            worker.process.join(1.0)
+            os.close(worker.pidfd)
+        self.workers.clear()
+        use_scheduler(self._former)
+        self.scheduler.close()
+        os.close(self._pidfd)
+        self.console.close()
+        _end_helpers()
+
+
+class Inherited:
+    """A descriptor among a worker's arguments: the worker gets its own duplicate, as an int."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return boot.inherit, (reduction.DupFd(self.fd),)
+
+
+def _forkserver_alive() -> bool:
+    pid = forkserver._forkserver._forkserver_pid
+    if pid is None:
+        return False
+    with contextlib.suppress(ChildProcessError):
+        # Not waited for: `multiprocess` does that when it starts the next one.
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    return False
+
+
+def _end_helpers() -> None:
+    """End the forkserver and the resource tracker now, not some milliseconds after us: a stop leaves nothing behind."""
+    with contextlib.suppress(ChildProcessError):
+        forkserver._forkserver._stop()
+    with contextlib.suppress(ChildProcessError):
+        resource_tracker._resource_tracker._stop()
+
+
+def _describe(cause: int) -> str:
+    if cause == CAUSE_UNKNOWN:
+        return "died"
+    if cause < 0:
+        try:
+            return f"was killed by {signal.Signals(-cause).name}"
+        except ValueError:
+            return f"was killed by signal {-cause}"
+    return f"exited with code {cause}"

@@ -1,0 +1,123 @@
+"""`run_program`: the root inside `parallel-actors run`.
+
+The command's own process is the root; the program's `main` runs as the first process, on worker 0. Signals come by a wake-up descriptor, so
+that the root's loop meets them between two turns: the first Ctrl-C (or SIGTERM) lets processes shut down, the second kills them, the third
+kills the workers. Exit codes: 0, 1 (main failed), what `sys.exit` asked for, 130 (Ctrl-C), 143 (SIGTERM).
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from parallel_actors.config import Options
+from parallel_actors.root.node import Root
+from parallel_actors.workers import api
+from parallel_actors.workers.reasons import Crash, Down, Shutdown
+from parallel_actors.workers.segment import Segment
+
+if TYPE_CHECKING:
+    from parallel_actors.cli.target import Target
+
+__all__ = ["run_program"]
+
+_ORDERLY = ("normal", "shutdown")
+
+
+class _Program:
+    """One run of a program: its root, its main process, its signals and its exit code."""
+
+    def __init__(self, target: Target, args: list[str], options: Options, sys_path: list[str]) -> None:
+        self.target = target
+        self.args = args
+        self.code = 0
+        self.interrupts = 0
+        self.segment = Segment.create(options.workers, options.guests)
+        self.root = Root(self.segment, options, sys_path, self.handle)
+
+    def run(self) -> int:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+        wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self.root.watch(ours.fileno(), lambda: self.interrupted(ours.recv(64)))
+        try:
+            self.root.run(self.ready, self.failed)
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            ours.close()
+            theirs.close()
+            self.segment.close()
+        return self.code
+
+    def ready(self) -> None:
+        """All workers are up: the program starts. Called by the root's process."""
+        api.spawn_with((0, None, "main", True), 2, _main, (self.target, self.args), {})
+
+    def failed(self, why: str) -> None:
+        self.code = 1
+
+    def handle(self, message: Any) -> None:
+        if not isinstance(message, Down):
+            return
+        # The main process has ended, and with it the program.
+        reason = message.reason
+        if self.interrupts == 0:
+            self.code = self.exit_code(reason)
+        self.root.stop(1)
+
+    def exit_code(self, reason: Any) -> int:
+        """The exit code for how `main` ended; says why on stderr."""
+        if reason in _ORDERLY or isinstance(reason, Shutdown):
+            return 0
+        console = self.root.console
+        if isinstance(reason, Crash):
+            if reason.type == "SystemExit":
+                # As Python itself: a number is the code, anything else is printed.
+                if reason.text.lstrip("-").isdigit():
+                    return int(reason.text) & 0xFF
+                console.out(2, "main", reason.text + "\n")
+                return 1
+            console.out(2, "main", reason.traceback)
+            return 1
+        console.note(f"main ended: {reason}")
+        return 1
+
+    def interrupted(self, numbers: bytes) -> None:
+        for number in numbers:
+            self.interrupts += 1
+            phase = min(self.interrupts, 3)
+            if phase == 1:
+                self.code = 128 + number
+                name = "interrupted" if number == signal.SIGINT else "SIGTERM"
+                self.root.console.note(f"{name}: stopping (Ctrl-C again: stop now)")
+            self.root.stop(max(phase, self.root.stop_phase + 1) if phase > 1 else 1)
+
+
+def _main(target: Target, args: list[str]) -> Any:
+    """The first process: load the program and call it."""
+    from parallel_actors.cli.target import load
+
+    return load(target, args)()
+
+
+def run_program(target: Target, args: list[str], options: Options) -> int:
+    """Run `target` on a node of its own, with this process as its root; returns the exit code.
+
+    Args:
+        target: what to run, checked by `parallel_actors.cli.target.parse_target`.
+        args: for the program's `sys.argv`.
+        options: the node's settings.
+    """
+    sys_path = list(sys.path)
+    # Before the workers start: so each of them can import the program's modules by name.
+    if target.directory not in sys_path:
+        sys_path.insert(0, target.directory)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return _Program(target, args, options, sys_path).run()

@@ -1,0 +1,655 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The process API: what a process does to itself and to others (OTP's `erlang` module).
+
+Each function finds the calling thread's scheduler and the process that runs on it, checks its arguments
+at the call, and raises there. Public names, types and the documentation's signatures: ``api.pyi``.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.math cimport isnan
+cimport cython
+
+from parallel_actors.workers.codec cimport Encoded
+from parallel_actors.workers.ident cimport (
+    Pid, Ref, hi_endpoint, hi_incarnation, hi_nonce, lo_counter, make_hi, make_lo, new_pid,
+)
+from parallel_actors.workers.patterns cimport mentions_ref
+from parallel_actors.workers.scheduler cimport (
+    ASYNC, EXITING, GUEST, IS_KILL, IS_NORMAL, MAIL, NOT_FOUND, NOTHING, SLEEP, SPREAD, SUSPENDED, SYSTEM, TRAP_EXIT,
+    Envelope, Process, Scheduler, here, me,
+)
+from parallel_actors.workers.segment cimport SLOT_LIVE
+
+import time as _time
+
+from parallel_actors.workers.errors import NoProc, NotRegistered, NotRunning, ReceiveTimeout
+from parallel_actors.workers.reasons import Down
+
+cdef object _NO_DEFAULT = object()
+cdef double FOREVER = -1.0
+cdef double REMOTE_TIMEOUT = 5.0        # how long another endpoint may take to answer a question, s
+
+
+cdef double seconds(object value, str what) except -2:
+    """A time-out in seconds: None (or infinity) is -1, for ever."""
+    cdef double s
+    if value is None:
+        return FOREVER
+    if type(value) is bool or isinstance(value, (str, bytes)):
+        raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}")
+    try:
+        s = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}") from None
+    if isnan(s) or s < 0:
+        raise ValueError(f"expected {what} to be 0 or more seconds, got {value!r}")
+    return FOREVER if s == float("inf") else s
+
+
+cdef Process acting(Scheduler s):
+    """The calling process, ready to act: it hasn't been ended, and it has used up one operation of its slice."""
+    cdef Process p = me(s)
+    if p.pending is not None:
+        s.check(p)
+    if s.lost is not None and p.kind == GUEST:
+        raise NotRunning(s.lost)
+    s.spend(p)
+    return p
+
+
+cdef str checked_name(object name):
+    if type(name) is not str:
+        raise TypeError(f"expected a name to be a str, got {name!r} ({type(name).__name__})")
+    return <str>name
+
+
+cdef Pid named(Scheduler s, str name):
+    cdef uint64_t hi = 0, lo = 0
+    if s.names.lookup(name, &hi, &lo):
+        return new_pid(hi, lo)
+    return None
+
+
+cdef Pid resolve(Scheduler s, object target):
+    """The pid behind a pid or a registered name."""
+    cdef Pid pid
+    if type(target) is Pid:
+        return <Pid>target
+    if type(target) is str:
+        pid = named(s, <str>target)
+        if pid is None:
+            raise NotRegistered(f"expected a registered name, got {target!r}: no process has it (any more)", target=target)
+        return pid
+    if type(target) is Ref:
+        raise TypeError(f"expected a Pid or a registered name, got the reference {target!r}: only send() takes an alias")
+    raise TypeError(f"expected a Pid or a registered name, got {target!r} ({type(target).__name__})")
+
+
+# ---------------------------------------------------------------------- oneself
+
+def self_():
+    """The calling process's own `Pid` (OTP: `self/0`)."""
+    return me(here()).pid
+
+
+def make_ref():
+    """A new `Ref`, unique in the run (OTP: `make_ref/0`)."""
+    cdef Scheduler s = here()
+    return s.make_ref(acting(s))
+
+
+def trap_exit(bint on=True):
+    """Whether exit signals become `Exit` messages instead of ending the caller; returns the former setting (OTP: `process_flag(trap_exit, ...)`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef bint before = p.flags & TRAP_EXIT
+    if on:
+        p.flags |= TRAP_EXIT
+    else:
+        p.flags &= ~TRAP_EXIT
+    return before
+
+
+def process_dict():
+    """The caller's process dictionary: a plain dict that lives as long as the process (OTP: `put/2`, `get/1`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    if p.more().dictionary is None:
+        p.extra.dictionary = {}
+    return p.extra.dictionary
+
+
+def set_label(label):
+    """Give the caller a label for reports and `process_info` (OTP: `proc_lib:set_label/1`)."""
+    cdef Scheduler s = here()
+    acting(s).more().label = label
+
+
+def ancestors():
+    """The pids of the caller's ancestors, its parent first (OTP: `$ancestors`)."""
+    cdef Scheduler s = here()
+    return acting(s).lineage
+
+
+# ---------------------------------------------------------------------- spawn
+
+cdef object plain = (-1, None, None, False)
+
+
+cdef int check_callable(object function) except -1:
+    if not callable(function):
+        raise TypeError(
+            f"expected a function to run in the new process, got {function!r} ({type(function).__name__}): "
+            "pass the function itself and its arguments, as in spawn(f, 1), not spawn(f(1))")
+    return 0
+
+
+def spawn(function, /, *args, **kwargs):
+    """Start a process that runs `function(*args, **kwargs)`; its `Pid`, at once (OTP: `spawn/3`)."""
+    cdef Scheduler s = here()
+    acting(s)
+    check_callable(function)
+    return s.spawn(function, args, kwargs, 0, None, plain)
+
+
+def spawn_link(function, /, *args, **kwargs):
+    """`spawn` and `link` in one step (OTP: `spawn_link/3`)."""
+    cdef Scheduler s = here()
+    acting(s)
+    check_callable(function)
+    return s.spawn(function, args, kwargs, 1, None, plain)
+
+
+def spawn_monitor(function, /, *args, **kwargs):
+    """`spawn` and `monitor` in one step: `(pid, ref)` (OTP: `spawn_monitor/3`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef Ref ref
+    check_callable(function)
+    ref = s.make_ref(p)
+    return s.spawn(function, args, kwargs, 2, ref, plain), ref
+
+
+def spawn_with(options, int how, function, args, kwargs):
+    """What `options(...)` calls: `options` is (worker or -1, name, label, spread); how: 0 spawn, 1 link, 2 monitor."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef Ref ref = None
+    check_callable(function)
+    if how == 2:
+        ref = s.make_ref(p)
+    pid = s.spawn(function, args, kwargs, how, ref, options)
+    return (pid, ref) if how == 2 else pid
+
+
+# ---------------------------------------------------------------------- send and receive
+
+def send(dest, message, /):
+    """Send `message` to a pid, a registered name, or an alias; returns at once (OTP: `!`)."""
+    cdef Scheduler s = here()
+    cdef Process p = s.current
+    if p is not None:
+        if p.pending is not None:
+            s.check(p)
+        s.spend(p)
+    if type(dest) is Pid:
+        s.send_pid(<Pid>dest, message)
+    elif type(dest) is Ref:
+        s.send_ref(<Ref>dest, message)
+    else:
+        s.send_pid(resolve(s, dest), message)
+
+
+cdef int begin_scan(Scheduler s, Process p, tuple patterns) except -1:
+    """Where a receive starts: at the first message, or at the receive mark where only later ones can match (S3.2)."""
+    p.save = None
+    if p.mark_lo and p.mark is not None and patterns:
+        for pattern in patterns:
+            if not mentions_ref(pattern, p.pid.hi, p.mark_lo):
+                return 0
+        p.save = p.mark
+    return 0
+
+
+cdef object timed_out(tuple patterns, object timeout, object default, Process p):
+    if default is not _NO_DEFAULT:
+        return default
+    wanted = " or ".join(repr(pattern) if not isinstance(pattern, type) else pattern.__name__ for pattern in patterns) or "any message"
+    waiting = f"; {p.mail} other message{'s' if p.mail != 1 else ''} waiting" if p.mail else ""
+    raise ReceiveTimeout(f"expected {wanted} within {timeout} s, got none{waiting}", target=p.pid, elapsed=timeout)
+
+
+def receive(*patterns, timeout=None, default=_NO_DEFAULT):
+    """Take the first message that matches a pattern (any, if there are none) out of the mailbox; wait for it (OTP: `receive`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef double limit
+    begin_scan(s, p, patterns)
+    found = s.scan(p, patterns)
+    if found is not NOT_FOUND:
+        return found
+    limit = seconds(timeout, "timeout")
+    # What has arrived but wasn't taken in counts as there, also for timeout=0.
+    if limit == 0 or p.kind == GUEST:
+        s.poll(0)
+        found = s.scan(p, patterns)
+        if found is not NOT_FOUND:
+            return found
+        if limit == 0:
+            return timed_out(patterns, timeout, default, p)
+    if limit > 0:
+        s.arm(p, limit)
+    try:
+        while True:
+            s.block(p, MAIL)
+            found = s.scan(p, patterns)
+            if found is not NOT_FOUND:
+                return found
+            if p.timed_out:
+                break
+    finally:
+        if p.timer is not None or p.timed_out:
+            s.disarm(p)
+    return timed_out(patterns, timeout, default, p)
+
+
+@cython.final
+cdef class _Await:
+    """What `areceive` and `asleep` return inside an async process: steps of the scheduler, no asyncio involved."""
+
+    cdef Scheduler scheduler
+    cdef Process process
+    cdef tuple patterns         # None: a sleep
+    cdef double limit
+    cdef object timeout, default
+    cdef bint begun
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Scheduler s = self.scheduler
+        cdef Process p = self.process
+        if s.current is not p:
+            raise RuntimeError("expected to be awaited by the process that made it, got another one")
+        if p.pending is not None:
+            s.check(p)
+        if self.patterns is None:
+            if p.timed_out or self.begun and self.limit == 0:
+                s.disarm(p)
+                raise StopIteration(None)
+            if not self.begun:
+                self.begun = True
+                if self.limit == 0:
+                    p.wait = NOTHING
+                    return SUSPENDED
+                if self.limit > 0:
+                    s.arm(p, self.limit)
+            p.wait = SLEEP
+            return SUSPENDED
+        if not self.begun:
+            s.reductions -= 1
+            if s.reductions <= 0:
+                s.reductions = 2000
+                p.wait = NOTHING
+                return SUSPENDED
+            begin_scan(s, p, self.patterns)
+        found = s.scan(p, self.patterns)
+        if found is NOT_FOUND and not self.begun and self.limit == 0:
+            s.poll(0)
+            found = s.scan(p, self.patterns)
+        if found is not NOT_FOUND:
+            s.disarm(p)
+            raise StopIteration(found)
+        if p.timed_out or self.limit == 0:
+            s.disarm(p)
+            raise StopIteration(timed_out(self.patterns, self.timeout, self.default, p))
+        if not self.begun:
+            self.begun = True
+            if self.limit > 0:
+                s.arm(p, self.limit)
+        p.wait = MAIL
+        return SUSPENDED
+
+
+cdef object awaiting(tuple patterns, object timeout, object default):
+    cdef Scheduler s = here()
+    cdef Process p = me(s)
+    cdef _Await a
+    cdef double limit = seconds(timeout, "timeout")
+    if p.kind == GUEST:
+        from parallel_actors.workers import guest
+        return guest.wait(s, patterns, timeout, default is not _NO_DEFAULT, default)
+    if p.kind != ASYNC:
+        raise RuntimeError("expected to be awaited in a process whose body is an `async def`, got a plain one: use receive() and sleep() there")
+    a = _Await.__new__(_Await)
+    a.scheduler = s
+    a.process = p
+    a.patterns = patterns
+    a.limit = limit
+    a.timeout = timeout
+    a.default = default
+    return a
+
+
+def areceive(*patterns, timeout=None, default=_NO_DEFAULT):
+    """`receive` for `async def` bodies: `message = await areceive(...)`. Holds only the coroutine's frame while it waits."""
+    return awaiting(patterns, timeout, default)
+
+
+def asleep(duration):
+    """`sleep` for `async def` bodies: `await asleep(0.5)`."""
+    return awaiting(None, duration, _NO_DEFAULT)
+
+
+def sleep(duration):
+    """Suspend the calling process for `duration` seconds; its worker runs others (OTP: `timer:sleep/1`). 0: give way once."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef double limit = seconds(duration, "the duration")
+    if limit == 0:
+        s.reductions = 0
+        s.spend(p)
+        return
+    if limit > 0:
+        s.arm(p, limit)
+    try:
+        while True:
+            s.block(p, SLEEP)
+            if p.timed_out:
+                return
+    finally:
+        s.disarm(p)
+
+
+# ---------------------------------------------------------------------- exits, links, monitors, aliases
+
+def exit(target, reason, /):
+    """Send `target` the exit signal `reason` (OTP: `exit/2`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef Pid pid = resolve(s, target)
+    cdef int flags = 0
+    if type(reason) is str:
+        if reason == "kill":
+            flags = IS_KILL
+        elif reason == "normal":
+            flags = IS_NORMAL
+    s.exit_signal(pid, p.pid, s.codec.isolate(reason), flags, 0)
+    if p.pending is not None:
+        s.check(p)
+
+
+def link(target, /):
+    """Link the caller and `target`: when one ends abnormally, so does the other (OTP: `link/1`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    s.add_link(p, resolve(s, target))
+    if p.pending is not None:
+        s.check(p)
+
+
+def unlink(target, /):
+    """Take the link to `target` off: no exit from it acts or arrives after this returns (OTP: `unlink/1`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    s.remove_link(p, resolve(s, target))
+
+
+def monitor(target, /, *, bint alias=False):
+    """Watch `target`: exactly one `Down(ref, pid, reason)` when it ends; returns the `Ref` (OTP: `monitor/2`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef Ref ref
+    cdef Pid pid
+    if type(target) is str:
+        pid = named(s, <str>target)
+    else:
+        pid = resolve(s, target)
+    ref = s.make_ref(p)
+    if alias:
+        if p.more().aliases is None:
+            p.extra.aliases = {}
+        p.extra.aliases[ref] = None
+        s.aliases[ref.lo] = (p, True)
+    if pid is None:
+        s.deliver(p, Down(ref, target, "noproc"))
+    else:
+        s.add_monitor(p, ref, pid)
+    return ref
+
+
+def demonitor(Ref ref, /, *, bint flush=False):
+    """Take a monitor off; with `flush`, its Down out of the mailbox too. Whether it was still there (OTP: `demonitor/2`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef bint was = s.remove_monitor(p, ref)
+    cdef Envelope before = None, envelope
+    s.drop_alias(ref)
+    if flush and not was:
+        envelope = p.first
+        while envelope is not None:
+            if type(envelope.body) is Down and envelope.body.ref == ref:
+                p.unlink(before, envelope)
+                break
+            before = envelope
+            envelope = envelope.next
+    return was
+
+
+def alias():
+    """A `Ref` that works as the caller's address until `unalias` (OTP: `alias/0`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef Ref ref = s.make_ref(p)
+    if p.more().aliases is None:
+        p.extra.aliases = {}
+    p.extra.aliases[ref] = None
+    s.aliases[ref.lo] = (p, False)
+    return ref
+
+
+def unalias(Ref ref, /):
+    """Switch an alias of the caller off: what comes later is dropped before the mailbox. Whether it was on (OTP: `unalias/1`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    entry = s.aliases.get(ref.lo) if ref.hi == s.hi else None
+    if entry is None or entry[0] is not p:
+        return False
+    return s.drop_alias(ref)
+
+
+# ---------------------------------------------------------------------- names
+
+def register(name, target, /):
+    """Give `target` a name, unique in the node (OTP: `register/2`)."""
+    cdef Scheduler s = here()
+    acting(s)
+    cdef Pid pid
+    checked_name(name)
+    if type(target) is not Pid:
+        raise TypeError(f"expected a Pid to register, got {target!r} ({type(target).__name__})")
+    pid = <Pid>target
+    if s.gone(pid):
+        raise NoProc(f"expected a live process to register as {name!r}, got {pid}, which is dead", reason="noproc", target=pid)
+    if s.ask(hi_endpoint(pid.hi), hi_incarnation(pid.hi), ("register", name, pid.lo), REMOTE_TIMEOUT) is NOT_FOUND:
+        raise NoProc(f"{pid}'s worker did not answer within {REMOTE_TIMEOUT} s", target=pid)
+
+
+def unregister(name, /):
+    """Take a name back (OTP: `unregister/1`)."""
+    cdef Scheduler s = here()
+    acting(s)
+    cdef Pid pid = resolve(s, checked_name(name))
+    if s.ask(hi_endpoint(pid.hi), hi_incarnation(pid.hi), ("unregister", name, pid.lo), REMOTE_TIMEOUT) is NOT_FOUND:
+        raise NoProc(f"{pid}'s worker did not answer within {REMOTE_TIMEOUT} s", target=pid)
+
+
+def whereis(name, /):
+    """The pid registered as `name`, or None (OTP: `whereis/1`)."""
+    return named(here(), checked_name(name))
+
+
+def registered():
+    """All registered names (OTP: `registered/0`)."""
+    return [name for name, _, _ in here().names.registered()]
+
+
+# ---------------------------------------------------------------------- timers
+
+cdef object start_timer(object delay, object dest, object message, bint repeat):
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef double limit = seconds(delay, "the time")
+    cdef int64_t ns, due
+    cdef Ref ref
+    if limit < 0 or limit > 3e9:
+        raise ValueError(f"expected a time of at most 3e9 seconds, got {delay!r}")
+    if repeat and limit == 0:
+        raise ValueError("expected an interval of more than 0 seconds, got 0")
+    if type(dest) is not Pid and type(dest) is not Ref and type(dest) is not str:
+        raise TypeError(f"expected a Pid, a name or an alias, got {dest!r} ({type(dest).__name__})")
+    data = s.codec.encode(message)
+    ns = <int64_t>(limit * 1e9)
+    due = _time.monotonic_ns() + ns
+    ref = s.make_ref(p)
+    if p.kind == GUEST:
+        # Nobody polls for a guest that computes: the root keeps its timers.
+        s.ask(s.segment.root, 0, ("start_timer", ref.hi, ref.lo, due, ns if repeat else 0, dest, data), REMOTE_TIMEOUT)
+    else:
+        s.start_timer(ref.hi, ref.lo, due, ns if repeat else 0, dest, data)
+    return ref
+
+
+def send_after(delay, dest, message, /):
+    """Send `message` to `dest` in `delay` seconds; a `Ref` to cancel it by (OTP: `erlang:send_after/3`)."""
+    return start_timer(delay, dest, message, False)
+
+
+def send_interval(interval, dest, message, /):
+    """Send `message` to `dest` every `interval` seconds until cancelled or `dest` is dead (OTP: `timer:send_interval/3`)."""
+    return start_timer(interval, dest, message, True)
+
+
+cdef object ask_timer(Ref ref, bint cancel):
+    cdef Scheduler s = here()
+    acting(s)
+    cdef uint32_t e = hi_endpoint(ref.hi)
+    if hi_nonce(ref.hi) != s.segment.nonce or e >= s.segment.endpoints:
+        return None
+    if e > s.segment.root:
+        return s.ask(s.segment.root, 0, ("timer", ref.hi, ref.lo, cancel), REMOTE_TIMEOUT)
+    if s.believed[e] > hi_incarnation(ref.hi):
+        return None
+    left = s.ask(e, hi_incarnation(ref.hi), ("timer", ref.hi, ref.lo, cancel), REMOTE_TIMEOUT)
+    return None if left is NOT_FOUND else left
+
+
+def cancel_timer(Ref ref, /):
+    """Cancel a timer: the seconds it had left, or None if it had fired or was none (OTP: `erlang:cancel_timer/1`)."""
+    return ask_timer(ref, True)
+
+
+def read_timer(Ref ref, /):
+    """The seconds a timer has left, or None (OTP: `erlang:read_timer/1`)."""
+    return ask_timer(ref, False)
+
+
+# ---------------------------------------------------------------------- looking at processes
+
+cdef bint is_guest_pid(Scheduler s, Pid pid):
+    return hi_endpoint(pid.hi) > s.segment.root
+
+
+def is_alive(pid, /):
+    """Whether the process lives (OTP: `is_process_alive/1`)."""
+    cdef Scheduler s = here()
+    acting(s)
+    cdef Pid target
+    cdef uint32_t e
+    if type(pid) is not Pid:
+        raise TypeError(f"expected a Pid, got {pid!r} ({type(pid).__name__})")
+    target = <Pid>pid
+    if target.hi == s.hi:
+        return s.find(target.lo) is not None or s.is_unborn(target.lo)
+    if s.gone(target):
+        return False
+    e = hi_endpoint(target.hi)
+    if e >= s.segment.root:
+        # The root lives as long as the run; a guest is its thread: as long as its slot.
+        return (s.segment.state(e) == SLOT_LIVE and s.segment.incarnation(e) == hi_incarnation(target.hi)
+                and lo_counter(target.lo) == 1)
+    try:
+        return s.ask(e, hi_incarnation(target.hi), ("is_alive", target.lo), FOREVER)
+    except NoProc:
+        return False
+
+
+def processes():
+    """The pids of all live processes of the node, guests included, the runtime's own left out (OTP: `processes/0`)."""
+    cdef Scheduler s = here()
+    acting(s)
+    cdef uint32_t e, inc
+    found = []
+    for e in range(s.segment.endpoints):
+        if s.segment.state(e) != SLOT_LIVE or e == s.segment.root:
+            continue
+        inc = s.segment.incarnation(e)
+        if e > s.segment.root:
+            found.append(new_pid(make_hi(s.segment.nonce, e, inc), make_lo(e, inc, 1)))
+            continue
+        try:
+            some = s.ask(e, inc, ("processes",), FOREVER)
+        except NoProc:
+            continue
+        found.extend(some)
+    return found
+
+
+def process_info(pid, item=None, /):
+    """Facts about a process, on whatever worker it lives: a dict, or one `item` of it; None if it is dead (OTP: `process_info/1,2`)."""
+    cdef Scheduler s = here()
+    acting(s)
+    cdef Pid target
+    if type(pid) is not Pid:
+        raise TypeError(f"expected a Pid, got {pid!r} ({type(pid).__name__})")
+    target = <Pid>pid
+    if s.gone(target):
+        return None
+    try:
+        facts = s.ask(hi_endpoint(target.hi), hi_incarnation(target.hi), ("info", target.lo),
+                      REMOTE_TIMEOUT if is_guest_pid(s, target) else FOREVER)
+    except NoProc:
+        return None
+    if facts is NOT_FOUND:
+        raise ReceiveTimeout(f"the thread of {target} did not answer within {REMOTE_TIMEOUT} s: it answers only while it calls this library", target=pid)
+    if facts is None or item is None:
+        return facts
+    if item not in facts:
+        raise KeyError(f"expected one of {sorted(facts)}, got {item!r}")
+    return facts[item]
+
+
+def worker_index():
+    """The number of the worker that the caller runs on; None for a guest."""
+    cdef Scheduler s = here()
+    return s.endpoint if s.endpoint < s.segment.workers else None
+
+
+def worker_count():
+    """How many workers the node has."""
+    return here().segment.workers
+
+
+def spread_spawns(bint on=True):
+    """Whether the caller's spawns spread over the workers (as those of the main process do). Returns the former setting."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef bint before = p.flags & SPREAD
+    if on:
+        p.flags |= SPREAD
+    else:
+        p.flags &= ~SPREAD
+    return before

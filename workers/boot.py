@@ -1,0 +1,75 @@
+"""The life of a worker, from the forkserver's child to its exit.
+
+`main` is the target of `multiprocess.Process`. The forkserver imports this module ahead (preload), so that a start costs a fork and
+little more. The user's main file is never imported: what is `__main__` there is nobody's here.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle  # noqa: F401  (preloaded for the codec)
+
+from parallel_actors.workers import api, guest, output, watcher  # noqa: F401  (api: preloaded for what unpickles there)
+from parallel_actors.workers.scheduler import Scheduler, set_guest_factory, use_scheduler
+from parallel_actors.workers.segment import Segment
+
+__all__ = ["WorkerConfig", "inherit", "main"]
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What the root tells a worker. Travels by pickle."""
+
+    index: int
+    incarnation: int
+    name: str
+    log_level: str
+    interactive: tuple[bool, bool]
+    sys_path: list[str]
+    stop_timeout: float
+    cpu: int | None = None
+
+
+def inherit(fd: Any) -> int:
+    """A descriptor sent along with the start of this worker."""
+    return int(fd.detach())
+
+
+def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int) -> None:
+    """Run worker `config.index` until the root stops it."""
+    # Ctrl-C is the root's to handle; the forkserver's mask has kept it off until here.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    watcher.start(root_pidfd)
+    faulthandler.enable(file=2)
+    sys.path[:] = config.sys_path
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    if config.cpu is not None:
+        os.sched_setaffinity(0, {config.cpu})
+    segment = Segment.attach(memfd, eventfds)
+    segment.set_os_pid(config.index, os.getpid())
+    scheduler = Scheduler(segment, config.index, config.incarnation, "worker")
+    use_scheduler(scheduler)
+    threads = guest.GuestThreads(segment, None)
+    set_guest_factory(threads.adopt)
+    output.install(scheduler, config.log_level, config.interactive)
+    scheduler.send_to_root(("ready", config.index, config.incarnation))
+    code = 0
+    try:
+        scheduler.run_forever()
+    except BaseException:
+        logging.getLogger("parallel_actors").critical("worker %s failed: a bug in parallel_actors", config.index, exc_info=True)
+        code = 70
+    scheduler.send_to_root(("bye", config.index, config.incarnation))
+    scheduler.flush_all(config.stop_timeout)
+    output.restore()
+    # Not sys.exit: a thread that user code left behind must not keep the worker.
+    os._exit(code)

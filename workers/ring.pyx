@@ -1,0 +1,637 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Rings: how records get from one endpoint to another. `Outbox` is the producer's side of one ordered pair, `Inbox` the consumer's.
+
+    Outbox.put -> ring (tail, bell)  ->  Inbox.next -> the scheduler copies or decodes -> Inbox.release -> (head)
+              \\-> overflow -> Outbox.flush, each turn
+
+Each side is driven by one thread. No lock exists: a `kill -9` at any instruction leaves either a published record or none.
+Layout, memory orders and the rules for epochs are in docs/internals.md ("Shared memory", "Epochs"). User code never runs here.
+
+**Order.** A record goes into the ring only where the overflow is empty; the overflow is first in, first out. A record for an
+incarnation that we haven't heard of yet waits in the overflow and holds up what comes behind it: that is for an incarnation
+which is dead already (or a newer one that waits as well), so nobody misses it.
+
+**Large bodies.** More than a quarter of the ring goes as fragments, straight from the caller's memory while there is room; what
+is left is copied once into the overflow and goes on from there. The consumer makes room for the whole body at the first
+fragment. Nothing comes between the fragments of a body.
+
+**Room.** A producer without room sets `hungry` and looks again (full fence between); a consumer that has freed the eighth part of a
+ring or has emptied it stores the head and then looks at `hungry` (full fence between) and rings the producer's bell. So a
+producer may sleep with a full overflow, and still goes on as soon as there is room. The same bell tells a new incarnation
+that the survivor has handed its ring over.
+
+**Who may touch what.** `usable` means: the epoch was ours at some time since the last `peer_down`. Nobody but ourselves changes it while
+we live (the root only touches rings whose two sides are dead), so it isn't read again for each record.
+"""
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from parallel_actors.workers.segment cimport (
+    Segment,
+    fence,
+    ld32_relaxed,
+    ld64_acquire,
+    ld64_relaxed,
+    st32_relaxed,
+    st64_release,
+    xchg32,
+)
+
+cdef enum:
+    HEADER = 4096                    # of a block, before the records
+    EPOCH = 0
+    TAIL = 128
+    HUNGRY = 136
+    HEAD = 256
+    BORN = 264
+
+    RECORD = 8                       # length u32, kind u8, flags u8, aux u16
+    KIND_WRAP = 0
+    KIND_FRAGMENT = 1
+    FRAGMENT_FIRST = 1
+    FRAGMENT_LAST = 2
+    FRAGMENT_ABORT = 4               # forget this body: its producer has no memory for the rest
+    FIRST = 16                       # the first fragment's own fields: total u64, kind u8, flags u8, aux u16, 0 u32
+
+cdef struct Head:
+    uint32_t length                  # with the 8 bytes of this head, without padding
+    uint8_t kind
+    uint8_t flags
+    uint16_t aux
+
+cdef struct First:
+    uint64_t total
+    uint8_t kind
+    uint8_t flags
+    uint16_t aux
+    uint32_t zero
+
+
+class RingCorrupt(RuntimeError):
+    """Raised when a ring holds what no producer writes: native code of some worker has overwritten the shared memory."""
+
+
+cdef inline uint32_t pad(uint64_t n) noexcept nogil:
+    return <uint32_t>((n + 7) & ~<uint64_t>7)
+
+
+@cython.final
+cdef class Outbox:
+    """The producer's side of the ring from `endpoint` to `peer`, with its overflow. Driven by one thread.
+
+    Obligations: `flush` each turn while `queued_count` isn't 0, and before sleeping; `peer_down` for each `WDOWN` of the peer.
+
+    >>> from parallel_actors.workers.segment import Segment
+    >>> segment = Segment.create(2)
+    >>> out, into = Outbox(segment, 0, 0, 1, 0), Inbox(segment, 1, 0, 0, 0)
+    >>> out.put_bytes(2, 0, 0, b"hello")
+    1
+    >>> into.next_record()
+    (2, 0, 0, b'hello')
+    >>> segment.close()
+    """
+
+    # Invariants: head in the ring <= head_seen's successor <= tail; tail - head_seen <= size; tail % 8 == 0.
+    # queued_bytes is the sum of size - sent over the overflow. Only the first of the overflow has sent > 0 or begun.
+
+    def __init__(self, Segment segment not None, endpoint, incarnation, peer, peer_incarnation):
+        segment._endpoint(endpoint)
+        segment._endpoint(peer)
+        if self.segment is not None:
+            raise RuntimeError("this Outbox is in use: make a new one")
+        self.segment = segment
+        self.endpoint = endpoint
+        self.incarnation = incarnation
+        self.peer = peer
+        self.peer_incarnation = peer_incarnation
+        self.ring = segment.ring_base(endpoint, peer)
+        self.size = segment.ring_bytes
+        self.largest = self.size // 4
+
+    def __dealloc__(self):
+        while self.first != NULL:
+            self._drop_first()
+
+    # --- the ring ---
+
+    cdef bint _ready(self) except -1:
+        """Whether the ring may be used now."""
+        if self.segment is None or self.segment.base == NULL:
+            raise ValueError("this Outbox's Segment is closed")
+        if self.usable:
+            return True
+        if not self.reserved:
+            # Before anything is read: a read of a hole allocates too, and is SIGBUS where memory is full.
+            self.segment.need_ring(self.endpoint, self.peer)
+            self.reserved = True
+        if ld64_acquire(self.ring + EPOCH) != (<uint64_t>self.incarnation << 32 | self.peer_incarnation):
+            return False
+        self.tail = ld64_relaxed(self.ring + TAIL)
+        self.head_seen = ld64_acquire(self.ring + HEAD)
+        self.usable = True
+        return True
+
+    cdef bint _room(self, uint32_t padded) noexcept nogil:
+        """Whether `padded` bytes go in, with the marker that they may need. If not: asks for the room bell."""
+        cdef uint32_t left = self.size - <uint32_t>(self.tail & (self.size - 1))
+        cdef uint64_t need = padded if padded <= left else <uint64_t>left + padded
+        if self.size - (self.tail - self.head_seen) >= need:
+            return True
+        self.head_seen = ld64_acquire(self.ring + HEAD)
+        if self.size - (self.tail - self.head_seen) >= need:
+            return True
+        # Race: the consumer empties the ring between our look at the head and our sleep. Dekker: we store `hungry`, fence, look
+        # at the head; it stores the head, fence, looks at `hungry`. Its bell also sets a dirty bit, so that a bell that comes
+        # before we park is seen by the look before sleeping.
+        st32_relaxed(self.ring + HUNGRY, 1)
+        fence()
+        self.head_seen = ld64_acquire(self.ring + HEAD)
+        return self.size - (self.tail - self.head_seen) >= need
+
+    cdef bint _write(self, uint8_t kind, uint8_t flags, uint16_t aux, const void* a, size_t na, const void* b, size_t nb,
+                     const void* c, size_t nc) noexcept nogil:
+        """One record of three parts, if there is room; not published yet."""
+        cdef uint32_t length = <uint32_t>(RECORD + na + nb + nc), padded = pad(length), left
+        cdef uint8_t* at
+        if not self._room(padded):
+            return False
+        left = self.size - <uint32_t>(self.tail & (self.size - 1))
+        at = self.ring + HEADER + (self.size - left)
+        if padded > left:
+            (<Head*>at).length = left
+            (<Head*>at).kind = KIND_WRAP
+            self.tail += left
+            at = self.ring + HEADER
+        (<Head*>at).length = length
+        (<Head*>at).kind = kind
+        (<Head*>at).flags = flags
+        (<Head*>at).aux = aux
+        at += RECORD
+        if na:
+            memcpy(at, a, na)
+            at += na
+        if nb:
+            memcpy(at, b, nb)
+            at += nb
+        if nc:
+            memcpy(at, c, nc)
+        self.tail += padded
+        return True
+
+    cdef size_t _fragments(self, uint8_t kind, uint8_t flags, uint16_t aux, uint64_t total, size_t done, const uint8_t* a,
+                           size_t na, const uint8_t* b, size_t nb, bint begun) noexcept nogil:
+        """Write fragments of the body a + b from `done` on, while there is room; published. Returns the new `done`.
+
+        `total` is the whole body's size, `begun` whether its first fragment is in the ring already: a + b may be just its end.
+        """
+        cdef First head
+        cdef size_t n, from_a, from_b
+        cdef uint8_t mark
+        head.total = total
+        head.kind = kind
+        head.flags = flags
+        head.aux = aux
+        head.zero = 0
+        while done < na + nb:
+            n = self.largest - FIRST
+            mark = 0 if begun else FRAGMENT_FIRST
+            if n >= na + nb - done:
+                n = na + nb - done
+                mark |= FRAGMENT_LAST
+            from_a = 0 if done >= na else min(n, na - done)
+            from_b = n - from_a
+            if not self._write(KIND_FRAGMENT, mark, 0, &head, 0 if begun else FIRST, a + done if from_a else NULL, from_a,
+                               b + (done + from_a - na) if from_b else NULL, from_b):
+                break
+            begun = True
+            done += n
+            # Each at once: the consumer copies one fragment while we write the next.
+            self._publish()
+        return done
+
+    cdef void _publish(self) noexcept nogil:
+        st64_release(self.ring + TAIL, self.tail)
+        self.segment.ring_bell(self.endpoint, self.peer)
+
+    cdef int put(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux,
+                 const void* head, size_t nhead, const void* payload, size_t npayload) except -2:
+        cdef size_t done = 0
+        if incarnation < self.peer_incarnation:
+            return -1
+        if self._ready() and self.first == NULL and incarnation == self.peer_incarnation:
+            if nhead + npayload <= self.largest:
+                if self._write(kind, flags, aux, head, nhead, payload, npayload, NULL, 0):
+                    self._publish()
+                    return 1
+            else:
+                done = self._fragments(kind, flags, aux, nhead + npayload, 0, <const uint8_t*>head, nhead,
+                                       <const uint8_t*>payload, npayload, False)
+                if done == nhead + npayload:
+                    return 1
+        return self._queue(incarnation, kind, flags, aux, head, nhead, payload, npayload, done)
+
+    # --- the overflow ---
+
+    cdef int _queue(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux, const void* head, size_t nhead,
+                    const void* payload, size_t npayload, size_t done) except -1:
+        cdef size_t n = nhead + npayload - done
+        cdef Waiting* w = <Waiting*>malloc(sizeof(Waiting) + n)
+        cdef uint8_t* at = <uint8_t*>w + sizeof(Waiting)
+        cdef bint lost = w == NULL
+        if lost:
+            if done:
+                # Fragments of it are in the ring. What waits instead is a few bytes that tell the consumer to forget them.
+                w = <Waiting*>malloc(sizeof(Waiting))
+            if w == NULL:
+                raise MemoryError(f"no memory for a message of {n} bytes that waits for room")
+            n = 0
+        w.after = NULL
+        w.size = n
+        w.sent = 0
+        w.total = nhead + npayload
+        w.incarnation = incarnation
+        w.kind = kind
+        w.flags = flags
+        w.aux = aux
+        w.begun = done > 0
+        if not lost:
+            if done < nhead:
+                memcpy(at, <const uint8_t*>head + done, nhead - done)
+                at += nhead - done
+                done = nhead
+            if npayload > done - nhead:
+                memcpy(at, <const uint8_t*>payload + (done - nhead), npayload - (done - nhead))
+        if self.last == NULL:
+            self.first = w
+        else:
+            self.last.after = w
+        self.last = w
+        self.queued_count += 1
+        self.queued_bytes += n
+        if lost:
+            raise MemoryError(f"no memory for a message of {nhead + npayload} bytes, most of which waits for room")
+        return 0
+
+    cdef void _drop_first(self) noexcept nogil:
+        cdef Waiting* w = self.first
+        self.first = w.after
+        if self.first == NULL:
+            self.last = NULL
+        self.queued_count -= 1
+        self.queued_bytes -= w.size - w.sent
+        free(w)
+
+    cdef bint flush(self) except -1:
+        cdef Waiting* w
+        cdef uint8_t* data
+        cdef size_t sent
+        cdef bint wrote = False
+        if self.first == NULL:
+            return True
+        if not self._ready():
+            return False
+        while self.first != NULL:
+            w = self.first
+            if w.incarnation != self.peer_incarnation:
+                break
+            data = <uint8_t*>w + sizeof(Waiting)
+            if w.total <= self.largest:
+                if not self._write(w.kind, w.flags, w.aux, data, w.size, NULL, 0, NULL, 0):
+                    break
+                wrote = True
+            elif w.size == 0:
+                if not self._write(KIND_FRAGMENT, FRAGMENT_ABORT, 0, NULL, 0, NULL, 0, NULL, 0):
+                    break
+                wrote = True
+            else:
+                sent = self._fragments(w.kind, w.flags, w.aux, w.total, w.sent, data, w.size, NULL, 0, w.begun)
+                w.begun = w.begun or sent > 0
+                self.queued_bytes -= sent - w.sent
+                w.sent = sent
+                if sent < w.size:
+                    break
+            self._drop_first()
+        if wrote:
+            self._publish()
+        return self.first == NULL
+
+    cdef void peer_down(self, uint32_t dead_incarnation) except *:
+        cdef Waiting* w
+        cdef Waiting* kept = NULL
+        cdef Waiting* end = NULL
+        if self.segment is None or self.segment.base == NULL:
+            raise ValueError("this Outbox's Segment is closed")
+        # First what can fail, so that a failure changes nothing.
+        self.segment.need_header(self.endpoint, self.peer)
+        if dead_incarnation >= self.peer_incarnation:
+            self.peer_incarnation = dead_incarnation + 1
+        while self.first != NULL:
+            w = self.first
+            if w.incarnation < self.peer_incarnation:
+                self._drop_first()
+                continue
+            self.first = w.after
+            w.after = NULL
+            if end == NULL:
+                kept = w
+            else:
+                end.after = w
+            end = w
+        self.first = kept
+        self.last = end
+        # The news may be late: an endpoint that went live after the count-up believes the new incarnation from the start. Then the
+        # ring may be handed over already, and in use: resetting it again would lose records.
+        if ld64_acquire(self.ring + EPOCH) != (<uint64_t>self.incarnation << 32 | self.peer_incarnation):
+            self.usable = False
+            self.segment.reset_ring(self.endpoint, self.peer, self.incarnation, self.peer_incarnation)
+
+    # --- for Python: tests and debugging ---
+
+    def put_bytes(self, kind, flags, aux, body, incarnation=None):
+        """Put one record: 1 it's in the ring, 0 it waits in the overflow, -1 dropped. For tests and debugging.
+
+        Args:
+            kind, flags, aux: 2 to 255; 0 to 255; 0 to 65535.
+            body: bytes, or any buffer.
+            incarnation: the peer's that it is for; by default the one believed.
+        """
+        cdef Py_buffer view
+        if not 2 <= kind <= 255:
+            raise ValueError(f"expected a kind of 2 to 255 (0 and 1 are the ring's own), got: {kind!r}")
+        PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+        try:
+            return self.put(self.peer_incarnation if incarnation is None else incarnation, kind, flags, aux, NULL, 0,
+                            view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    def put_parts(self, kind, flags, aux, bytes head, bytes payload):
+        """As `put_bytes`, of a head and a payload, as the scheduler writes its records. For tests and debugging."""
+        return self.put(self.peer_incarnation, kind, flags, aux, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head),
+                        PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+
+    def flush_all(self):
+        """Move what waits into the ring, as far as it goes. True: nothing waits any more. For tests and debugging."""
+        return self.flush()
+
+    def on_peer_down(self, dead_incarnation):
+        """What `peer_down` does. For tests and debugging."""
+        self.peer_down(dead_incarnation)
+
+    def check_invariants(self):
+        """Raise AssertionError where the state contradicts itself. For tests."""
+        cdef Waiting* w = self.first
+        cdef size_t count = 0, total = 0
+        cdef Waiting* end = NULL
+        while w != NULL:
+            assert w.incarnation >= self.peer_incarnation, "the overflow holds a record for a dead incarnation"
+            assert w.sent <= w.size <= w.total, "sent <= size <= total"
+            assert w is self.first or not w.begun, "only the first of the overflow can have begun"
+            assert w.total > self.largest or not w.begun, "only a large record goes in fragments"
+            count += 1
+            total += w.size - w.sent
+            end = w
+            w = w.after
+        assert end == self.last, "last"
+        assert count == self.queued_count, f"queued_count {self.queued_count}, but {count} wait"
+        assert total == self.queued_bytes, f"queued_bytes {self.queued_bytes}, but {total} wait"
+        if self.usable:
+            head = ld64_acquire(self.ring + HEAD)
+            assert self.head_seen <= head <= self.tail, f"head_seen {self.head_seen} <= head {head} <= tail {self.tail}"
+            assert self.tail - self.head_seen <= self.size, "no more in the ring than goes in"
+            assert self.tail % 8 == 0 and self.tail == ld64_relaxed(self.ring + TAIL), "the tail is published and by 8"
+            epoch = ld64_acquire(self.ring + EPOCH)
+            assert epoch == (<uint64_t>self.incarnation << 32 | self.peer_incarnation), f"usable, but the epoch is {epoch:#x}"
+
+
+@cython.final
+cdef class Inbox:
+    """The consumer's side of the ring from `peer` to `endpoint`. Driven by one thread.
+
+    Obligations: `next` until it returns False whenever the peer's dirty bit was taken (or come back to it without waiting);
+    `release` after each record was copied out; for a `WDOWN` of the peer `next` to the end, then `peer_down`.
+    """
+
+    # Invariants: published <= released <= position <= tail_seen <= tail in the ring; `published` is the head in the ring.
+
+    def __init__(self, Segment segment not None, endpoint, incarnation, peer, peer_incarnation):
+        segment._endpoint(endpoint)
+        segment._endpoint(peer)
+        if self.segment is not None:
+            raise RuntimeError("this Inbox is in use: make a new one")
+        self.segment = segment
+        self.endpoint = endpoint
+        self.incarnation = incarnation
+        self.peer = peer
+        self.peer_incarnation = peer_incarnation
+        self.ring = segment.ring_base(peer, endpoint)
+        self.size = segment.ring_bytes
+
+    cdef bint _ready(self) except -1:
+        if self.segment is None or self.segment.base == NULL:
+            raise ValueError("this Inbox's Segment is closed")
+        if self.usable:
+            return True
+        self.segment.need_header(self.peer, self.endpoint)
+        if ld64_acquire(self.ring + EPOCH) != (<uint64_t>self.peer_incarnation << 32 | self.incarnation):
+            return False
+        self.position = self.released = self.published = ld64_relaxed(self.ring + HEAD)
+        self.tail_seen = self.position
+        self.usable = True
+        return True
+
+    cdef void _publish(self) noexcept nogil:
+        self.published = self.released
+        st64_release(self.ring + HEAD, self.published)
+        # Race: the producer finds the ring full and goes to sleep while we empty it. See Outbox._room.
+        fence()
+        if ld32_relaxed(self.ring + HUNGRY) and xchg32(self.ring + HUNGRY, 0):
+            self.segment.ring_bell(self.endpoint, self.peer)
+
+    cdef bint next(self, Record* r) except -1:
+        cdef uint8_t* at
+        cdef Head head
+        cdef uint32_t padded, left
+        cdef uint64_t there
+        if not self._ready():
+            return False
+        if self.whole is not None:
+            self.whole = None
+        while True:
+            if self.position == self.tail_seen:
+                there = ld64_acquire(self.ring + TAIL)
+                if there - self.position > self.size or there & 7:
+                    raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: the tail is {there}, but the head {self.position}")
+                self.tail_seen = there
+                if there == self.position:
+                    # Everything was copied out. (Not `position`: a caller may still hold the last record.)
+                    if self.published != self.released:
+                        self._publish()
+                    return False
+            left = self.size - <uint32_t>(self.position & (self.size - 1))
+            at = self.ring + HEADER + (self.size - left)
+            head = (<Head*>at)[0]
+            padded = pad(head.length)
+            # Also against a length so large that padding wraps to 0.
+            if head.length < RECORD or head.length > left or padded > self.tail_seen - self.position:
+                raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a record of {head.length} bytes at {self.position}")
+            if head.kind == KIND_WRAP:
+                if self.released == self.position:
+                    self.released += padded
+                self.position += padded
+                continue
+            if head.kind != KIND_FRAGMENT:
+                if self.gathering is not None:
+                    raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a record of kind {head.kind} between fragments")
+                self.position += padded
+                r.kind = head.kind
+                r.flags = head.flags
+                r.aux = head.aux
+                r.body = at + RECORD
+                r.size = head.length - RECORD
+                return True
+            if self._fragment(r, head.flags, at + RECORD, head.length - RECORD):
+                self.position += padded
+                self.release()
+                return True
+            self.position += padded
+            self.release()
+
+    cdef int _fragment(self, Record* r, uint8_t flags, const uint8_t* body, size_t n) except -1:
+        """Take one fragment; 1 if that makes a whole body."""
+        cdef First* first
+        if flags & FRAGMENT_ABORT:
+            self.gathering = None
+            return 0
+        if flags & FRAGMENT_FIRST:
+            if self.gathering is not None or n <= FIRST or (<First*>body).total <= n - FIRST or (<First*>body).total >> 62:
+                raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a first fragment that can't be one")
+            first = <First*>body
+            # Fails before anything has changed, so that a later next() tries again.
+            self.gathering = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>first.total)
+            self.gathered = 0
+            self.kind = first.kind
+            self.flags = first.flags
+            self.aux = first.aux
+            body += FIRST
+            n -= FIRST
+        if self.gathering is None or n > <uint64_t>PyBytes_GET_SIZE(self.gathering) - self.gathered:
+            raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a fragment that doesn't belong to a body")
+        memcpy(PyBytes_AS_STRING(self.gathering) + self.gathered, body, n)
+        self.gathered += n
+        if not flags & FRAGMENT_LAST:
+            return 0
+        if self.gathered != <uint64_t>PyBytes_GET_SIZE(self.gathering):
+            raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a body ends after {self.gathered} bytes")
+        self.whole = self.gathering
+        self.gathering = None
+        r.kind = self.kind
+        r.flags = self.flags
+        r.aux = self.aux
+        r.body = <const uint8_t*>PyBytes_AS_STRING(self.whole)
+        r.size = self.gathered
+        return 1
+
+    cdef void release(self) noexcept:
+        self.released = self.position
+        # Not for each record: the producer's copy of the head would bounce between the cores.
+        if self.released - self.published >= self.size >> 3:
+            self._publish()
+
+    cdef bint more(self) except -1:
+        return self._ready() and self.position != ld64_acquire(self.ring + TAIL)
+
+    cdef void set_born(self, uint64_t counter) noexcept nogil:
+        st64_release(self.ring + BORN, counter)
+
+    cdef void peer_down(self, uint32_t dead_incarnation) except *:
+        if self.segment is None or self.segment.base == NULL:
+            raise ValueError("this Inbox's Segment is closed")
+        self.segment.need_header(self.peer, self.endpoint)
+        if dead_incarnation >= self.peer_incarnation:
+            self.peer_incarnation = dead_incarnation + 1
+        # A late WDOWN, of an incarnation that we never believed in: see Outbox.peer_down.
+        if ld64_acquire(self.ring + EPOCH) == (<uint64_t>self.peer_incarnation << 32 | self.incarnation):
+            return
+        self.usable = False
+        # A body whose producer died before its last fragment was never sent.
+        self.gathering = None
+        self.whole = None
+        self.segment.reset_ring(self.peer, self.endpoint, self.peer_incarnation, self.incarnation)
+        # The new incarnation may sleep with records that wait for this epoch.
+        self.segment.ring_bell(self.endpoint, self.peer)
+
+    # --- for Python: tests and debugging ---
+
+    def next_record(self):
+        """The next record as (kind, flags, aux, body), copied out and released; None: there is none. For tests and debugging."""
+        cdef Record r
+        if not self.next(&r):
+            return None
+        body = self.whole if self.whole is not None else PyBytes_FromStringAndSize(<const char*>r.body, r.size)
+        out = (r.kind, r.flags, r.aux, body)
+        self.release()
+        return out
+
+    def has_more(self):
+        """Whether `next_record` has something to read (it may be part of a body only). For tests and debugging."""
+        return self.more()
+
+    def on_peer_down(self, dead_incarnation):
+        """What `peer_down` does. For tests and debugging."""
+        self.peer_down(dead_incarnation)
+
+    def put_born(self, counter):
+        """What `set_born` does. For tests and debugging."""
+        self.segment._open()
+        self.segment.need_header(self.peer, self.endpoint)
+        self.set_born(counter)
+
+    def check_invariants(self):
+        """Raise AssertionError where the state contradicts itself. For tests."""
+        if not self.usable:
+            return
+        tail = ld64_acquire(self.ring + TAIL)
+        assert self.published <= self.released <= self.position <= self.tail_seen <= tail, (
+            f"published {self.published} <= released {self.released} <= position {self.position} <= tail {self.tail_seen}, {tail}"
+        )
+        assert self.published == ld64_relaxed(self.ring + HEAD), "the head is what we published"
+        assert tail - self.published <= self.size, "no more in the ring than goes in"
+        assert self.position % 8 == 0, "records are 8-aligned"
+        assert self.gathering is None or self.gathered < len(self.gathering), "a body is gathered"
+
+
+cdef uint64_t ring_born(Segment segment, uint32_t producer, uint32_t consumer) noexcept nogil:
+    # The page may not exist; where it can't be made either, nothing was ever born through it.
+    if not segment.reserve_header(producer, consumer):
+        return 0
+    return ld64_acquire(segment.ring_base(producer, consumer) + BORN)
+
+
+def born(Segment segment not None, producer, consumer):
+    """What `ring_born` says: the highest spawn counter that `consumer` has seen from `producer`. For tests and debugging."""
+    return ring_born(segment, segment._endpoint(producer), segment._endpoint(consumer))
+
+
+def hammer(Outbox out not None, int count, bytes body):
+    """Put `count` records of kind 2 as fast as possible, spinning on `flush` while the ring is full. Returns nothing. For benchmarks."""
+    cdef int i
+    cdef const char* at = PyBytes_AS_STRING(body)
+    cdef size_t n = PyBytes_GET_SIZE(body)
+    for i in range(count):
+        if out.put(out.peer_incarnation, 2, 0, 0, at, n, NULL, 0) == 0:
+            while not out.flush():
+                pass
+
+
+def drain(Inbox inbox not None, int count):
+    """Read `count` records as fast as possible, spinning. For benchmarks."""
+    cdef Record r
+    cdef int i = 0
+    while i < count:
+        if inbox.next(&r):
+            inbox.release()
+            i += 1

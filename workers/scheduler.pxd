@@ -1,0 +1,231 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from parallel_actors.workers.codec cimport Codec, Encoded
+from parallel_actors.workers.ident cimport Pid, Ref
+from parallel_actors.workers.names cimport NameTable
+from parallel_actors.workers.ring cimport Inbox, Outbox, Record
+from parallel_actors.workers.segment cimport Segment
+from parallel_actors.workers.timers cimport Timer, TimerHeap
+
+cdef enum Kind:
+    CALLBACK = 1        # body(message) once per message; no stack in between
+    STACK = 2           # a plain def: borrows a carrier while it lives
+    ASYNC = 3           # a coroutine: its frame waits, no carrier
+    GUEST = 4           # a thread that the library didn't start: its own stack, polled while it waits
+
+cdef enum State:
+    IDLE = 0            # a callback process without mail
+    QUEUED = 1          # in the run queue (or, for a guest, due)
+    RUNNING = 2
+    BLOCKED = 3
+    DEAD = 4
+
+cdef enum Wait:
+    NOTHING = 0
+    MAIL = 1            # any new message wakes
+    SLEEP = 2           # only its timer (and exits)
+    REPLY = 3           # only the answer to `awaited`
+    FLOW = 4            # only a drained overflow (S2.5)
+
+cdef enum Flag:
+    TRAP_EXIT = 1
+    SPREAD = 2          # spawns of this process spread over the workers
+    SYSTEM = 4          # exempt from suspension, not stopped by STOP, not counted
+    SCANNING = 8        # a pattern or __setstate__ of this process runs: no receive inside it
+    EXITING = 16        # dead to everybody else; its stack unwinds
+    SHUTTING = 32       # has been told to shut down
+
+cdef enum Signal:
+    MSG = 2
+    ALIAS = 3
+    SPAWN = 4
+    EXIT = 5
+    LINK = 6
+    UNLINK = 7
+    MONITOR = 8
+    DEMONITOR = 9
+    DOWN = 10
+    REQUEST = 11
+    WDOWN = 12
+    STOP = 13
+
+cdef enum ExitFlag:
+    BY_LINK = 1
+    IS_NORMAL = 2
+    IS_KILL = 4
+
+
+cdef class Envelope:
+    cdef Envelope next
+    cdef object body            # the message, or Encoded until the receiver looks at it
+
+
+cdef class Link:
+    cdef uint64_t own           # id of the LINK that this side sent last; 0 = none
+    cdef uint64_t peer          # id of the LINK last received from the other side; 0 = none
+
+
+cdef class Extra:
+    """What only some processes have, made on first use."""
+    cdef dict links             # Pid -> Link
+    cdef dict monitors          # Ref -> Pid: what this process watches
+    cdef dict watchers          # Ref -> Pid: who watches this process
+    cdef dict aliases           # Ref -> None
+    cdef dict dictionary        # the process dictionary
+    cdef str name
+    cdef object label
+
+
+cdef class Process:
+    cdef Scheduler scheduler
+    cdef readonly Pid pid
+    cdef uint8_t kind
+    cdef uint8_t state
+    cdef uint8_t wait
+    cdef bint timed_out
+    cdef int flags
+    cdef int raised             # how often a kill was raised in it while it unwinds
+    cdef Process next           # run queue. Invariant: linked there exactly while state == QUEUED (guests: never)
+    # Mailbox: Invariant: first is None <=> last is None <=> mail == 0
+    cdef Envelope first
+    cdef Envelope last
+    cdef Py_ssize_t mail
+    cdef Envelope save          # the last envelope that the receive under way has looked at
+    cdef Envelope mark          # receive mark (S3.2): what the newest Ref can't be in ends with this envelope
+    cdef uint64_t mark_lo
+    cdef object body            # callable, coroutine, or Encoded (function, args, kwargs)
+    cdef object args
+    cdef object kwargs
+    cdef object carrier         # its greenlet while suspended
+    cdef object context         # its contextvars while it holds no stack
+    cdef object pending         # exception to raise at the next resume
+    cdef object resume          # what the coroutine is resumed with
+    cdef Timer timer
+    cdef uint64_t awaited       # lo of the request it waits for
+    cdef object reply
+    cdef object lineage         # tuple of ancestors, nearest first
+    cdef Extra extra
+
+    cdef Extra more(self)
+    cdef int append(self, object body) except -1
+    cdef object unlink(self, Envelope before, Envelope envelope)
+
+
+cdef class Scheduler:
+    cdef object __weakref__
+    cdef readonly Segment segment
+    cdef readonly Codec codec
+    cdef readonly NameTable names
+    cdef readonly uint32_t endpoint, incarnation
+    cdef readonly str role          # "worker", "root" or "guest"
+    cdef uint64_t hi
+    cdef uint64_t root_hi, root_lo
+    cdef dict table                 # lo -> Process, alive
+    cdef dict aliases               # lo of Ref -> (Process, reply-once)
+    cdef dict requests              # lo of Ref -> (Process, endpoint asked)
+    cdef dict unborn                # lo -> [(kind, flags, aux, bytes)]
+    cdef dict ref_timers            # (hi, lo) -> Timer
+    cdef list ties                  # per endpoint: set of Processes with links or monitors there
+    cdef list outboxes, inboxes     # per endpoint, made on first use
+    cdef list flow_waiting          # Processes suspended by a full overflow
+    cdef uint32_t *believed         # incarnation per endpoint
+    cdef uint64_t *spawned          # spawns of this endpoint per home
+    cdef uint64_t *spawned_before   # what of it was for incarnations that are dead now
+    cdef uint64_t *seen             # highest spawn counter seen, per spawner
+    cdef uint8_t *again             # inboxes with more to read than one turn takes
+    cdef int again_count
+    cdef Py_ssize_t backlog         # outboxes with an overflow
+    cdef Process queue_head, queue_tail
+    cdef readonly Py_ssize_t queue_length
+    cdef Process current            # who runs; None in the runtime itself
+    cdef Process starting           # handed to the next pooled carrier
+    cdef object hub                 # greenlet that makes carriers
+    cdef object carrier             # the carrier greenlet that runs now
+    cdef list pool                  # idle carriers
+    cdef list abandoned             # carriers of processes that swallowed their kill: never resumed
+    cdef TimerHeap timers
+    cdef int64_t now
+    cdef uint64_t turn
+    cdef readonly uint64_t handled
+    cdef uint64_t ref_counter, link_counter
+    cdef int reductions
+    cdef Py_ssize_t exiting         # processes whose stacks still unwind
+    cdef Py_ssize_t system_processes
+    cdef int epoll
+    cdef Process interval_server    # ends send_interval timers of dead receivers
+    cdef dict watched_fds           # fd -> callable
+    cdef int stopping               # 0, or the phase of STOP
+    cdef readonly bint closed
+    cdef public dict partial_lines  # pid -> its unfinished lines (see output.py)
+    cdef public object on_report    # callable(kind, dict): crash reports, dead letters
+    cdef readonly object lost       # guest: why the system is gone, or None
+
+    # processes
+    cdef Process new_process(self, uint64_t lo, int kind)
+    cdef object decoded(self, Encoded message)
+    cdef Process find(self, uint64_t lo)
+    cdef bint is_unborn(self, uint64_t lo) noexcept
+    cdef Ref make_ref(self, Process p)
+    cdef Pid spawn(self, object function, tuple args, dict kwargs, int how, Ref ref, object options)
+    cdef int birth(self, Record *r) except -1
+    cdef int place(self, Process parent, int wish) except -1
+    # signals
+    cdef int deliver(self, Process p, object body) except -1
+    cdef int send_pid(self, Pid to, object message) except -1
+    cdef int send_ref(self, Ref to, object message) except -1
+    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block) except -1
+    cdef int exit_signal(self, Pid to, Pid sender, object reason, int flags, uint64_t seen) except -1
+    cdef int take_exit(self, Process p, Pid sender, object reason, int flags, uint64_t seen) except -1
+    cdef bint gone(self, Pid other)
+    cdef int send_bytes(self, object dest, bytes data) except -1
+    cdef int take_alias(self, uint64_t lo, object body) except -1
+    cdef int add_link(self, Process p, Pid other) except -1
+    cdef int remove_link(self, Process p, Pid other) except -1
+    cdef int take_link(self, uint64_t lo, Pid other, uint64_t link_id) except -1
+    cdef int take_unlink(self, Process p, Pid other, uint64_t seen) except -1
+    cdef int add_monitor(self, Process p, Ref ref, Pid target) except -1
+    cdef bint remove_monitor(self, Process p, Ref ref) except -1
+    cdef int take_monitor(self, uint64_t lo, Pid watcher, Ref ref) except -1
+    cdef int send_down(self, Pid watcher, Ref ref, Pid target, object reason) except -1
+    cdef int take_down(self, Process p, Ref ref, Pid target, object reason) except -1
+    cdef int tie(self, Process p, Pid other) except -1
+    cdef int terminate(self, Process p, object reason) except -1
+    cdef int endpoint_down(self, uint32_t e, uint32_t inc, int cause) except -1
+    cdef object ask(self, uint32_t e, uint32_t inc, object operation, double timeout)
+    cdef int answer(self, Record *r) except -1
+    cdef object perform(self, tuple operation)
+    # run queue and carriers
+    cdef int enqueue(self, Process p) except -1
+    cdef Process pick(self)
+    cdef int switch_away(self, Process p) except -1
+    cdef int block(self, Process p, int wait) except -1
+    cdef int check(self, Process p) except -1
+    cdef int spend(self, Process p) except -1
+    cdef int run(self, Process p) except -1
+    cdef bint step(self, Process p) except -1
+    cdef bint turn_callback(self, Process p) except -1
+    cdef object enter(self, Process p)
+    cdef int finish(self, Process p, object reason) except -1
+    # transport
+    cdef Outbox outbox(self, uint32_t e)
+    cdef Inbox inbox(self, uint32_t e)
+    cdef int poll(self, int64_t wait_ns) except -1
+    cdef int drain(self) except -1
+    cdef int drain_one(self, uint32_t e) except -1
+    cdef int signal(self, uint32_t e, Record *r) except -1
+    cdef int flush(self) except -1
+    cdef int fire_timers(self) except -1
+    cdef int park(self, int64_t wait_ns) except -1
+    cdef int hold_sender(self, Outbox box) except -1
+    cdef int stop_processes(self, int phase) except -1
+    # mail
+    cdef object scan(self, Process p, tuple patterns)
+    cdef int arm(self, Process p, double seconds) except -1
+    cdef int disarm(self, Process p) except -1
+
+
+cdef Encoded encoded(bytes data)
+cdef Scheduler here()
+cdef Process me(Scheduler s)
+cdef object NOT_FOUND
+cdef object SUSPENDED
