@@ -106,10 +106,7 @@ class SpawnOptions:
         if unknown:
             raise TypeError(f"expected {', '.join(Choices.__annotations__)}, got {', '.join(sorted(unknown))}")
         name, worker, label = choices.get("name"), choices.get("worker"), choices.get("label")
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"expected name to be a str, got {name!r} ({type(name).__name__})")
-        if worker is not None and (isinstance(worker, bool) or not isinstance(worker, int) or worker < 0):
-            raise ValueError(f"expected worker to be the number of a worker (0, 1, ...), got {worker!r}")
+        _check_choices(name, worker)
         self._options = (-1 if worker is None else worker, name, label, bool(choices.get("spread", False)))
 
     def spawn(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
@@ -123,6 +120,13 @@ class SpawnOptions:
     def spawn_monitor(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> tuple[Pid, Ref]:
         """`spawn_monitor` with these options."""
         return api.spawn_with(self._options, 2, function, args, kwargs)  # type: ignore[no-any-return]
+
+
+def _check_choices(name: object, worker: object) -> None:
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"expected name to be a str, got {name!r} ({type(name).__name__})")
+    if worker is not None and (isinstance(worker, bool) or not isinstance(worker, int) or worker < 0):
+        raise ValueError(f"expected worker to be the number of a worker (0, 1, ...), got {worker!r}")
 
 
 def options(**choices: Unpack[Choices]) -> SpawnOptions:

@@ -7,6 +7,7 @@ by it. Everything ends with the `with` block, or with the program, however it en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack
 
@@ -35,6 +36,101 @@ R = TypeVar("R")
 # Seconds for the root and all workers to come up, on a machine whose cores are busy with other things.
 _START_TIMEOUT = 60.0
 _ROOT = "import sys; sys.path[:] = {path!r}; from parallel_actors.root.child import main; main(sys.argv[1])"
+
+
+@dataclass
+class _Node:
+    """What a running system holds in this program."""
+
+    segment: Segment
+    root: subprocess.Popen[bytes]
+    control: int  # pipe to the root: b"1" to b"3" stop it, closing it too
+    pidfd: int  # of the root
+    threads: guest.GuestThreads
+    scheduler: Scheduler
+    pid: Pid
+    former: Scheduler | None  # of this thread, put back at the end
+    former_factory: Callable[[], object] | None
+    thread: int = field(default_factory=threading.get_ident)
+
+
+def _start_root(segment: Segment, options: Options) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the root and wait until its workers are up: the root, and the pipe that stops it."""
+    launcher = os.pidfd_open(os.getpid())
+    control, control_in = os.pipe()
+    report_out, report = os.pipe()
+    inherited = [launcher, control, report]
+    told = {
+        "memfd": segment.fd,
+        "eventfds": segment.eventfds,
+        "launcher": launcher,
+        "control": control,
+        "report": report,
+        "options": asdict(options),
+        "sys_path": [os.path.abspath(entry) for entry in sys.path],
+    }
+    root: subprocess.Popen[bytes] | None = None
+    try:
+        try:
+            root = subprocess.Popen(
+                [sys.executable, "-c", _ROOT.format(path=told["sys_path"]), json.dumps(told)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[*segment.fds(), *inherited],
+                process_group=0,
+            )
+        except OSError as error:
+            raise StartError(f"the root process can't be started: {error}") from error
+        finally:
+            for fd in inherited:
+                os.close(fd)
+        _await_ready(root, report_out)
+    except BaseException:
+        os.close(control_in)
+        if root is not None:
+            # Its workers end with it; it ends with the pipe, and is not waited for longer than that takes.
+            root.kill()
+            root.wait()
+        raise
+    finally:
+        os.close(report_out)
+    return root, control_in
+
+
+def _await_ready(root: subprocess.Popen[bytes], report: int) -> None:
+    """Wait for the root's word that all workers are up."""
+    said = b""
+    until = time.monotonic() + _START_TIMEOUT
+    while True:
+        ready, _, _ = select.select([report], [], [], max(0.0, until - time.monotonic()))
+        if not ready:
+            raise StartError(f"expected all workers to be up within {_START_TIMEOUT} s, they are not: is the machine overloaded?")
+        part = os.read(report, 4096)
+        said += part
+        if not part:
+            break
+    if said != b"ready":
+        text = said.decode("utf-8", "replace")
+        if not text:
+            text = f"its root process ended with exit code {root.wait()}; see its messages above"
+        raise StartError(f"the actor system could not be started: {text}")
+
+
+def _stop_root(root: subprocess.Popen[bytes], control: int, stop_timeout: float) -> None:
+    phase = 1
+    while True:
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
+            os.write(control, str(phase).encode())
+        try:
+            root.wait(timeout=stop_timeout + 10.0)
+            return
+        except subprocess.TimeoutExpired:
+            root.kill()
+        except KeyboardInterrupt:
+            # As with the command: the second Ctrl-C stops now, the third kills.
+            phase += 1
+            if phase > 3:
+                root.kill()
+                raise
 
 
 class ActorSystem:
@@ -61,7 +157,7 @@ class ActorSystem:
 
     def __init__(self, **settings: Unpack[Settings]) -> None:
         self.options: Options = resolve(**settings)
-        self._root: subprocess.Popen[bytes] | None = None
+        self._node: _Node | None = None
 
     # --- life ---
 
@@ -73,160 +169,73 @@ class ActorSystem:
                 "expected ActorSystem to be started outside of any, got a call inside a worker: the functions of "
                 "parallel_actors work here as they are"
             )
-        if self._root is not None:
+        if self._node is not None:
             raise ActorError("expected a system that is not running, got one that is: make another ActorSystem")
-        options = self.options
-        self._segment = Segment.create(options.workers, options.guests)
+        segment = Segment.create(self.options.workers, self.options.guests)
         try:
-            self._start_root()
+            root, control = _start_root(segment, self.options)
         except BaseException:
-            self._segment.close()
+            segment.close()
             raise
-        assert self._root is not None
-        self._root_pidfd = os.pidfd_open(self._root.pid)
-        self._threads = guest.GuestThreads(self._segment, self._root_pidfd)
-        self._former = running
-        self._former_factory = set_guest_factory(self._threads.adopt)
-        self._thread = threading.get_ident()
-        self._scheduler, self._pid = guest.attach(self._segment, self._root_pidfd)
-
-    def _start_root(self) -> None:
-        launcher = os.pidfd_open(os.getpid())
-        control, self._control = os.pipe()
-        self._report, report = os.pipe()
-        inherited = [launcher, control, report]
-        told = {
-            "memfd": self._segment.fd,
-            "eventfds": self._segment.eventfds,
-            "launcher": launcher,
-            "control": control,
-            "report": report,
-            "options": asdict(self.options),
-            "sys_path": [os.path.abspath(entry) for entry in sys.path],
-        }
-        try:
-            self._root = subprocess.Popen(
-                [sys.executable, "-c", _ROOT.format(path=told["sys_path"]), json.dumps(told)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[*self._segment.fds(), *inherited],
-                process_group=0,
-            )
-        except OSError as error:
-            os.close(self._control)
-            os.close(self._report)
-            raise StartError(f"the root process can't be started: {error}") from error
-        finally:
-            for fd in inherited:
-                os.close(fd)
-        try:
-            self._await_ready()
-        except BaseException:
-            os.close(self._control)
-            self._root.wait()
-            self._root = None
-            raise
-        finally:
-            os.close(self._report)
-
-    def _await_ready(self) -> None:
-        """Wait for the root's word that all workers are up."""
-        assert self._root is not None
-        said = b""
-        until = time.monotonic() + _START_TIMEOUT
-        while True:
-            ready, _, _ = select.select([self._report], [], [], max(0.0, until - time.monotonic()))
-            if not ready:
-                self._root.kill()
-                raise StartError(f"expected {self.options.workers} workers to be up within {_START_TIMEOUT} s, they are not")
-            part = os.read(self._report, 4096)
-            said += part
-            if not part:
-                break
-        if said != b"ready":
-            code = self._root.wait()
-            text = said.decode("utf-8", "replace") or f"its root process ended with exit code {code}; see its messages above"
-            raise StartError(f"the actor system could not be started: {text}")
+        pidfd = os.pidfd_open(root.pid)
+        threads = guest.GuestThreads(segment, pidfd)
+        factory = set_guest_factory(threads.adopt)
+        scheduler, pid = guest.attach(segment, pidfd)
+        self._node = _Node(segment, root, control, pidfd, threads, scheduler, pid, running, factory)
 
     def stop(self) -> None:
-        """Stop the node: every process gets the exit signal `shutdown`, what is left after `stop_timeout` is killed. `with` does this.
+        """Stop the node: every process gets the exit signal `shutdown`; what is left after `stop_timeout` is killed. `with` does this.
 
         The calling thread's process ends too; pids of this node are dead from now on. Calling it again does nothing.
         """
-        if self._root is None:
+        node = self._node
+        if node is None:
             return
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != node.thread:
             raise ActorError("expected stop() to be called by the thread that started the system")
+        self._node = None
+        # The guests of this program end first: their links and monitors fire before the workers stop.
+        set_guest_factory(node.former_factory)
+        others = node.threads.end("the actor system of this thread has ended: start another one")
+        if current_scheduler() is node.scheduler:
+            use_scheduler(node.former)
         try:
-            self._leave()
-            self._stop_root()
+            guest.detach(node.scheduler)
+            _stop_root(node.root, node.control, self.options.stop_timeout)
         finally:
-            self._close()
+            os.close(node.control)
+            if node.root.poll() is None:
+                node.root.kill()
+                node.root.wait()
+            os.close(node.pidfd)
+            if others == 0:
+                node.segment.close()
 
-    def _leave(self) -> None:
-        """End the guests of this program: their links and monitors fire before the workers stop."""
-        set_guest_factory(self._former_factory)
-        self._others = self._threads.end("the actor system of this thread has ended: start another one")
-        if current_scheduler() is self._scheduler:
-            use_scheduler(self._former)
-        guest.detach(self._scheduler)
-
-    def _stop_root(self) -> None:
-        assert self._root is not None
-        phase = 1
-        while True:
-            try:
-                os.write(self._control, str(phase).encode())
-            except BrokenPipeError:
-                pass  # it has ended already
-            try:
-                self._root.wait(timeout=self.options.stop_timeout + 10.0)
-                return
-            except subprocess.TimeoutExpired:
-                self._root.kill()
-            except KeyboardInterrupt:
-                # As with the command: the second Ctrl-C stops now, the third kills.
-                phase += 1
-                if phase > 3:
-                    self._root.kill()
-                    raise
-
-    def _close(self) -> None:
-        assert self._root is not None
-        os.close(self._control)
-        if self._root.poll() is None:
-            self._root.kill()
-        self._root.wait()
-        self._root = None
-        os.close(self._root_pidfd)
-        if self._others == 0:
-            self._segment.close()
-        del self._segment, self._scheduler, self._threads
+    def _running(self) -> _Node:
+        if self._node is None:
+            raise NotRunning("expected a running system, got one that isn't: use `with ActorSystem() as system:`")
+        return self._node
 
     @property
     def running(self) -> bool:
         """Whether the node is up: started, not stopped, its root alive."""
-        return self._root is not None and self._root.poll() is None
+        return self._node is not None and self._node.root.poll() is None
 
     @property
     def pid(self) -> Pid:
         """The pid of the thread that started the system."""
-        if self._root is None:
-            raise NotRunning("expected a running system, got one that isn't: use `with ActorSystem() as system:`")
-        return self._pid
+        return self._running().pid
 
     @property
     def root_pid(self) -> int:
         """The operating system's process id of the root."""
-        if self._root is None:
-            raise NotRunning("expected a running system, got one that isn't")
-        return self._root.pid
+        return self._running().root.pid
 
     @property
     def worker_pids(self) -> list[int]:
         """The operating system's process ids of the workers, in order; 0 while one is being replaced."""
-        if self._root is None:
-            raise NotRunning("expected a running system, got one that isn't")
-        return [self._segment.os_pid(index) for index in range(self._segment.workers)]
+        segment = self._running().segment
+        return [segment.os_pid(index) for index in range(segment.workers)]
 
     def __enter__(self) -> ActorSystem:
         self.start()
@@ -247,9 +256,8 @@ class ActorSystem:
     # --- the process API, for those who like it on the system ---
 
     def _check(self) -> None:
-        if self._root is None:
-            raise NotRunning("expected a running system, got one that isn't: use `with ActorSystem() as system:`")
-        if threading.get_ident() == self._thread and current_scheduler() is not self._scheduler:
+        node = self._running()
+        if threading.get_ident() == node.thread and current_scheduler() is not node.scheduler:
             raise NotRunning("expected the innermost system of this thread, got an outer one: use the functions of parallel_actors")
 
     def spawn(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:

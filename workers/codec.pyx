@@ -59,6 +59,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import importlib
 import pathlib
 import re
@@ -182,7 +183,7 @@ cdef object _ModuleType = types.ModuleType
 cdef object _NoneType = type(None)
 cdef dict _modules = sys.modules
 cdef set _by_value_modules = _cp._PICKLE_BY_VALUE_MODULES
-cdef dict _extra_reducers = _cp.Pickler._dispatch_table
+cdef dict _extra_reducers = dict(_cp.Pickler._dispatch_table)
 
 
 # --- The compact encoding ----------------------------------------------------------------------------------------------
@@ -838,6 +839,20 @@ def _definition(it):
     """What a pickle calls in the place of a definition, with the out-of-band "buffer" that is the definition itself."""
     return it
 
+
+def _rebuild_cached_property(function, name):
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def _reduce_cached_property(it):
+    return _rebuild_cached_property, (it.func, it.attrname)
+
+
+if sys.version_info < (3, 12):
+    # There it holds a lock, which would keep its class at home.
+    _extra_reducers[functools.cached_property] = _reduce_cached_property
 
 cdef object _definition_global = _definition
 # The mark of an out-of-band definition. Writable, or the pickler would add an opcode that wants a real buffer.
@@ -1646,16 +1661,24 @@ def blame(o, path, error):
     seen = set()
     while id(o) not in seen and len(seen) < 100:
         seen.add(id(o))
+        part, label, why = first_failure(o)
+        if why is None:
+            break
+        path = f"{path}{label}" if label[0] in ".[" else f"{path} {label}"
+        o = part
+        error = why
+    return path, o, error
+
+
+def first_failure(o):
+    try:
         for label, part in parts_of(o):
             why = failure(part)
             if why is not None and not isinstance(why, RecursionError):
-                path = f"{path}{label}" if label[0] in ".[" else f"{path} {label}"
-                o = part
-                error = why
-                break
-        else:
-            break
-    return path, o, error
+                return part, label, why
+    except Exception:
+        pass    # it can't be taken apart: then it is the culprit
+    return None, None, None
 
 
 def parts_of(o):

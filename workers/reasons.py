@@ -14,7 +14,6 @@ exits. All are frozen and made of immutable values, so that a local send passes 
 from __future__ import annotations
 
 import os
-import pickle
 import signal as _signal
 import traceback as _traceback
 from dataclasses import dataclass, field
@@ -214,12 +213,12 @@ def _format(exception: BaseException) -> str:
 
 def _trim(top: _traceback.TracebackException) -> None:
     """Take the library's own frames out, of causes, contexts and members of groups too."""
+    if all(frame.filename.startswith(_PACKAGE_FOLDERS) for frame in top.stack):
+        return  # the fault is in the library itself, and its frames are all there is
     todo = [top]
     while todo:
         shown = todo.pop()
-        kept = [frame for frame in shown.stack if not frame.filename.startswith(_PACKAGE_FOLDERS)]
-        if kept:  # else the fault is in the library itself, and its frames are all there is
-            shown.stack[:] = kept
+        shown.stack[:] = [frame for frame in shown.stack if not frame.filename.startswith(_PACKAGE_FOLDERS)]
         todo += [e for e in (shown.__cause__, shown.__context__) if e is not None]
         todo += shown.exceptions or ()
 

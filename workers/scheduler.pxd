@@ -71,6 +71,7 @@ cdef class Extra:
     cdef dict monitors          # Ref -> Pid: what this process watches
     cdef dict watchers          # Ref -> Pid: who watches this process
     cdef dict aliases           # Ref -> None
+    cdef list tied              # endpoints whose `ties` hold this process
     cdef dict dictionary        # the process dictionary
     cdef str name
     cdef object label

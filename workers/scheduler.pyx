@@ -17,6 +17,8 @@ Rules that hold everywhere here:
 * No pointer to a C stack variable outlives a switch: greenlet moves stacks.
 * A process that has been ended by a signal is dead to all others at once; its stack unwinds later, by `pending`.
 """
+import os
+import sys
 import traceback
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -187,6 +189,16 @@ cdef Process me(Scheduler s):
     return s.current
 
 
+def _forked():
+    # A fork of a program (never of ours) has our memory, not our endpoint: what it did here would tear the rings.
+    global pa_here
+    pa_here = NULL
+    _services.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def set_guest_factory(factory):
     """Set what makes the calling thread a guest of the current system (None: nobody does). Returns the former one."""
     old = _services.get("guest")
@@ -242,6 +254,7 @@ cdef class Process:
             self.extra.links = {}
             self.extra.monitors = {}
             self.extra.watchers = {}
+            self.extra.tied = []
         return self.extra
 
     cdef int append(self, object body) except -1:
@@ -360,7 +373,6 @@ cdef class Scheduler:
         if self.closed:
             return
         self.closed = True
-        import os
         os.close(self.epoll)
         for p in list(self.table.values()):
             p.pid.process = None
@@ -609,7 +621,15 @@ cdef class Scheduler:
             head.e = ref.lo
         # The name stands outside the pickle: it has to be freed even if the process dies before it first runs.
         text = b"" if name is None else (<str>name).encode()
-        self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True)
+        try:
+            self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True)
+        except MemoryError:
+            if parent is not None and parent.extra is not None:
+                parent.extra.links.pop(pid, None)
+                parent.extra.monitors.pop(ref, None)
+            if name is not None:
+                self.names.free(name, pid.hi, pid.lo)
+            raise
         return pid
 
     cdef object decoded(self, Encoded message):
@@ -799,6 +819,8 @@ cdef class Scheduler:
     cdef int take_exit(self, Process p, Pid sender, object reason, int flags, uint64_t seen) except -1:
         """An exit signal arrives at `p` (OTP: erlang:exit/2, link exits)."""
         cdef Link link
+        if p.flags & SYSTEM:
+            return 0            # the runtime's own processes end with their endpoint
         if flags & BY_LINK:
             if p.extra is None:
                 return 0
@@ -875,6 +897,9 @@ cdef class Scheduler:
                 self.exit_signal(other, p.pid, reason, flags, link.peer)
             for ref, other in list(extra.watchers.items()):
                 self.send_down(other, ref, p.pid, reason)
+            for e in extra.tied:
+                if self.ties[e] is not None:
+                    (<set>self.ties[e]).discard(p)
         if p.kind == GUEST:
             p.pending = ProcessExit(self.reason_value(reason))
             return 0
@@ -900,7 +925,9 @@ cdef class Scheduler:
             return 0
         if self.ties[e] is None:
             self.ties[e] = set()
-        (<set>self.ties[e]).add(p)
+        if p not in <set>self.ties[e]:
+            (<set>self.ties[e]).add(p)
+            p.more().tied.append(e)
         return 0
 
     cdef bint gone(self, Pid other):
@@ -1498,7 +1525,14 @@ cdef class Scheduler:
         if failed:
             if failed != EINTR:
                 raise OSError(failed, "epoll_pwait2 failed")
-            PyErr_CheckSignals()
+            if self.role == "guest":
+                PyErr_CheckSignals()
+            else:
+                # A handler that user code installed, and that raises, has no process to raise in.
+                try:
+                    PyErr_CheckSignals()
+                except BaseException:
+                    traceback.print_exc(file=sys.__stderr__)
         for i in range(n):
             if ready[i] == bell:
                 pa_clear_eventfd(bell)
@@ -1513,12 +1547,14 @@ cdef class Scheduler:
         cdef Process q
         cdef object target
         if p.kind == GUEST:
-            while p.state == BLOCKED:
-                if self.lost is not None or self.closed:
-                    p.state = RUNNING
-                    raise NotRunning(self.lost or "the actor system of this thread has ended")
-                self.poll(PARK_NS)
-            p.state = RUNNING
+            try:
+                while p.state == BLOCKED:
+                    if self.lost is not None or self.closed:
+                        raise NotRunning(self.lost or "the actor system of this thread has ended: start another one")
+                    self.poll(PARK_NS)
+            finally:
+                p.state = RUNNING       # also when Ctrl-C came
+                p.wait = NOTHING
             return 0
         # From here on a signal that ends `p` sees that it holds a stack.
         p.carrier = self.carrier
@@ -1743,6 +1779,8 @@ cdef class Scheduler:
             body = p.unlink(None, p.first)
             if type(body) is Encoded:
                 try:
+                    if self.role == "root":
+                        raise TypeError("the root decodes no user objects")
                     body = self.decoded(body)
                 except Exception as error:
                     self.report("dead_letter", {"to": repr(p.pid), "error": error})
@@ -2003,7 +2041,6 @@ cdef class Scheduler:
         try:
             hook(kind, facts)
         except Exception:
-            import sys
             traceback.print_exc(file=sys.__stderr__)
         self.current = running
 

@@ -1,0 +1,56 @@
+"""Fixtures for all tests: systems, and the check that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from leaks import Footprint, eventually
+
+import parallel_actors as pa
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test ends with the OS processes, threads, descriptors, mappings and files that it began with."""
+    if "node" in request.fixturenames:
+        request.getfixturevalue("node")  # it outlives the test: count it in
+    gc.collect()
+    before = Footprint()
+    yield
+    gc.collect()
+    before.check()
+
+
+@pytest.fixture
+def actor_system(no_leaks: None) -> Iterator[pa.ActorSystem]:
+    """A fresh system of two workers, stopped after the test. For tests that kill or count."""
+    with pa.ActorSystem(workers=2) as system:
+        yield system
+
+
+@pytest.fixture(scope="module")
+def shared_node() -> Iterator[pa.ActorSystem]:
+    """The system behind `node`."""
+    with pa.ActorSystem(workers=2) as system:
+        yield system
+
+
+@pytest.fixture
+def node(shared_node: pa.ActorSystem) -> Iterator[pa.ActorSystem]:
+    """A system of two workers that the tests of a module share. After each test its processes are killed and the mailbox emptied.
+
+    For tests that leave workers alone. A test must not depend on worker numbers having had no other process before.
+    """
+    yield shared_node
+    me = pa.self_()
+    pa.trap_exit(False)
+    for pid in pa.processes():
+        if pid != me:
+            pa.unlink(pid)
+            pa.exit(pid, "kill")
+    eventually(lambda: pa.processes() == [me], "all processes of the test are gone")
+    while pa.receive(timeout=0, default=None) is not None:
+        pass
+    assert pa.registered() == []

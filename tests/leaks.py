@@ -1,0 +1,85 @@
+"""What a test may not leave behind: OS processes, threads, descriptors (sockets too), mappings and files (S9.5)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+# A condition that should hold in a moment has this long on a machine whose cores are all busy.
+PATIENCE = 30.0
+
+
+def eventually(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
+    """Wait until `condition()` is true; fail with `what` otherwise. For what has no event to wait for."""
+    until = time.monotonic() + timeout
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {timeout} s: {what}")
+        pause.wait(0.005)
+
+
+def children() -> set[int]:
+    """Living descendants of this OS process, without zombies that the test itself may still wait for."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def descriptors() -> dict[int, str]:
+    """Open descriptors and what they are."""
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the one that listed them
+            continue
+    return found
+
+
+def mappings() -> int:
+    """Mappings of memfds."""
+    return sum("memfd:" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@dataclass
+class Footprint:
+    """What this OS process has at one moment."""
+
+    children: set[int] = field(default_factory=children)
+    threads: set[int | None] = field(default_factory=lambda: {thread.ident for thread in threading.enumerate()})
+    descriptors: dict[int, str] = field(default_factory=descriptors)
+    mappings: int = field(default_factory=mappings)
+    files: set[str] = field(default_factory=lambda: set(os.listdir("/dev/shm")) | set(os.listdir(".")))
+
+    def grown(self, now: Footprint) -> list[str]:
+        """What is there now and wasn't then, in words."""
+        found = [f"OS process {pid}: {_command(pid)}" for pid in now.children - self.children]
+        found += [f"thread {ident}" for ident in now.threads - self.threads]
+        found += [f"descriptor {fd}: {what}" for fd, what in now.descriptors.items() if fd not in self.descriptors]
+        if now.mappings > self.mappings:
+            found.append(f"{now.mappings - self.mappings} memfd mappings")
+        # pytest's own, and what another pytest-xdist worker makes meanwhile, is not ours.
+        ours = {name for name in now.files - self.files if name.startswith(("parallel_actors", "pymp-", "memfd"))}
+        found += [f"file {name}" for name in ours]
+        return found
+
+    def check(self) -> None:
+        """Fail if there is more now than then. What is on its way out has a moment."""
+        until = time.monotonic() + PATIENCE
+        pause = threading.Event()
+        while left := self.grown(Footprint()):
+            if time.monotonic() > until:
+                raise AssertionError("left behind: " + "; ".join(left))
+            pause.wait(0.005)
+
+
+def _command(pid: int) -> str:
+    try:
+        return " ".join(psutil.Process(pid).cmdline())[:120]
+    except psutil.Error:
+        return "(gone)"

@@ -1,0 +1,128 @@
+"""Processes on a string: a test tells each what to do, on whatever worker it lives, and sees what comes of it.
+
+    watcher, target = puppet(0), puppet(1)
+    ref = watcher.do(pa.monitor, target.pid)
+    target.leave("boom")
+    assert watcher.do(mail) == [pa.Down(ref, target.pid, "boom")]
+
+`do` runs a function in the puppet and returns its result. Functions that a test module defines are importable by the workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import parallel_actors as pa
+
+__all__ = ["GUEST", "PLACES", "WAIT", "Puppet", "get", "mail", "obey", "park", "place", "puppet"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Seconds for what should come in a moment, on a machine whose cores are all busy.
+WAIT = 30.0
+GUEST = -1
+# Where the one and the other live: on one worker, on two, one of them the test's own thread.
+PLACES = [(0, 0), (0, 1), (GUEST, 0)]
+
+
+def park() -> None:
+    """Wait for ever."""
+    pa.receive(pa.make_ref())
+
+
+def obey() -> None:
+    """The body of a puppet. What it is told doesn't show in its mailbox."""
+    while True:
+        _, asker, ref, function, args, kwargs = pa.receive(("do", pa.ANY, pa.ANY, pa.ANY, pa.ANY, pa.ANY))
+        try:
+            done, value = True, function(*args, **kwargs)
+        except Exception as error:
+            done, value = False, error
+        pa.send(asker, ("done", ref, done, value))
+
+
+def leave(reason: object) -> None:
+    raise pa.ProcessExit(reason)
+
+
+def mail() -> list[Any]:
+    """Everything in the mailbox but orders."""
+    found = []
+    while True:
+        message = pa.receive(is_mail, timeout=0, default=None)
+        if message is None:
+            return found
+        found.append(message)
+
+
+def get(timeout: float = WAIT) -> Any:
+    """The next message that is no order."""
+    return pa.receive(is_mail, timeout=timeout)
+
+
+def is_mail(message: object) -> bool:
+    return not (isinstance(message, tuple) and bool(message) and type(message[0]) is str and message[0] in ("do", "done"))
+
+
+@dataclass(frozen=True)
+class Puppet:
+    """A process that does what it is told; the calling thread itself, where it lives at GUEST."""
+
+    pid: pa.Pid
+
+    def do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `function(*args)` in the process. Its result; its exception is raised here. Fails if the process is dead."""
+        if self.pid == pa.self_():
+            return function(*args, **kwargs)
+        watch = pa.monitor(self.pid)
+        ref = pa.make_ref()
+        pa.send(self.pid, ("do", pa.self_(), ref, function, args, kwargs))
+        answer = pa.receive(("done", ref, pa.ANY, pa.ANY), pa.Down(watch, pa.ANY, pa.ANY), timeout=WAIT)
+        pa.demonitor(watch, flush=True)
+        if isinstance(answer, pa.Down):
+            raise AssertionError(f"{self.pid} ended while it was told to do something: {answer.reason!r}")
+        if not answer[2]:
+            raise answer[3]
+        value: R = answer[3]
+        return value
+
+    def tell(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run `function(*args)` in the process; don't wait for it."""
+        pa.send(self.pid, ("do", pa.self_(), pa.make_ref(), function, args, kwargs))
+
+    def end(self, reason: object) -> Any:
+        """The process ends by itself with `reason`; wait until it is dead. What others see as its reason."""
+        watch = pa.monitor(self.pid)
+        self.tell(leave, reason)
+        return self.reason_of(watch)
+
+    def watch(self) -> pa.Ref:
+        """A monitor that is in place: whatever the process does from now on is behind it."""
+        ref = pa.monitor(self.pid)
+        pa.process_info(self.pid, "status")  # goes the same way
+        return ref
+
+    def reason(self) -> Any:
+        """Wait until the process is dead; `noproc` if it was so long ago."""
+        return self.reason_of(pa.monitor(self.pid))
+
+    @staticmethod
+    def reason_of(watch: pa.Ref) -> Any:
+        return pa.receive(pa.Down(watch, pa.ANY, pa.ANY), timeout=WAIT).reason
+
+    @property
+    def alive(self) -> bool:
+        return pa.is_alive(self.pid)
+
+
+def puppet(worker: int, **choices: Any) -> Puppet:
+    """A new puppet on that worker."""
+    return Puppet(pa.options(worker=worker, **choices).spawn(obey))
+
+
+def place(worker: int) -> Puppet:
+    """A new puppet, or the calling thread for GUEST."""
+    return Puppet(pa.self_()) if worker == GUEST else puppet(worker)

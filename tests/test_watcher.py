@@ -1,0 +1,175 @@
+"""The watcher: a worker ends with its root, whatever it does at that time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+WITHIN = 1.0  # S9.3
+
+
+def left_behind() -> tuple[set[str], str]:
+    return set(os.listdir("/proc/self/fd")), Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    before = left_behind()
+    yield
+    assert before == left_behind()
+
+
+@pytest.fixture
+def watched() -> Iterator[subprocess.Popen[bytes]]:
+    """Any process that lives until it is killed."""
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def run(script: str, pidfd: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "import os, sys\nfrom parallel_actors.workers import watcher\npidfd = int(sys.argv[1])\n" + script, str(pidfd)],
+        pass_fds=[pidfd],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+@pytest.mark.contract("S9.3")
+@pytest.mark.parametrize(
+    "busy",
+    [
+        pytest.param("import ctypes; ctypes.PyDLL(None).sleep(600)", id="a native call that holds the GIL"),
+        pytest.param("while True: pass", id="a loop"),
+        pytest.param("import time; time.sleep(600)", id="asleep"),
+        pytest.param(
+            "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals()); [sum(range(10**9)) for _ in range(99)]",
+            id="all signals blocked",
+        ),
+        pytest.param("import atexit; atexit.register(lambda: [0 for _ in iter(int, 1)]); [0 for _ in iter(int, 1)]", id="atexit that hangs"),
+    ],
+)
+def test_it_dies_within_a_second_of_the_watched(watched: subprocess.Popen[bytes], busy: str) -> None:
+    pidfd = os.pidfd_open(watched.pid)
+    process = run(f"watcher.start(pidfd)\nos.close(pidfd)\nprint('on', flush=True)\n{busy}", pidfd)
+    os.close(pidfd)
+    try:
+        assert process.stdout
+        assert "on\n" == process.stdout.readline()
+        assert process.poll() is None
+        watched.kill()
+        began = time.monotonic()
+        assert -signal.SIGKILL == process.wait(10)
+        assert time.monotonic() - began < WITHIN
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_of_a_process_that_is_dead_already(watched: subprocess.Popen[bytes]) -> None:
+    pidfd = os.pidfd_open(watched.pid)
+    watched.kill()
+    process = run("watcher.start(pidfd)\nwhile True: pass", pidfd)
+    os.close(pidfd)
+    try:
+        assert -signal.SIGKILL == process.wait(20)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_start_and_stop_leave_nothing(watched: subprocess.Popen[bytes]) -> None:
+    pidfd = os.pidfd_open(watched.pid)
+    process = run(
+        """
+def threads(): return sorted(open(f"/proc/self/task/{t}/comm").read().strip() for t in os.listdir("/proc/self/task"))
+def descriptors(): return set(os.listdir("/proc/self/fd"))
+before = threads(), descriptors()
+watcher.stop()
+for _ in range(50):
+    watcher.start(pidfd)
+    assert "pa-watcher" in threads()
+    try: watcher.start(pidfd)
+    except RuntimeError as error: assert "has a watcher already: call stop() first" in str(error)
+    else: raise SystemExit("started twice")
+    assert os.readlink(f"/proc/self/fd/{pidfd}")
+    watcher.stop()
+    watcher.stop()
+    assert before == (threads(), descriptors()), (before, threads(), descriptors())
+for bad in (-1, 999):
+    try: watcher.start(bad)
+    except OSError as error: assert f"can't watch descriptor {bad}" in str(error)
+    else: raise SystemExit("started on no descriptor")
+assert before == (threads(), descriptors())
+print("done")
+""",
+        pidfd,
+    )
+    os.close(pidfd)
+    assert "done\n" == process.communicate(timeout=20)[0]
+    assert 0 == process.returncode
+
+
+def test_signals_go_to_the_main_thread_and_a_pause_does_no_harm(watched: subprocess.Popen[bytes]) -> None:
+    pidfd = os.pidfd_open(watched.pid)
+    process = run(
+        """
+import signal
+before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+watcher.start(pidfd)
+assert before == signal.pthread_sigmask(signal.SIG_BLOCK, [])
+for task in os.listdir("/proc/self/task"):
+    if open(f"/proc/self/task/{task}/comm").read() == "pa-watcher\\n":
+        status = dict(line.split(":", 1) for line in open(f"/proc/self/task/{task}/status"))
+        blocked = int(status["SigBlk"], 16)
+        assert all(blocked >> s - 1 & 1 for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP, 32, 33)), hex(blocked)
+print("on", flush=True)
+while True: pass
+""",
+        pidfd,
+    )
+    os.close(pidfd)
+    try:
+        assert process.stdout
+        assert "on\n" == process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        process.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+        assert process.poll() is None
+        watched.kill()
+        assert -signal.SIGKILL == process.wait(WITHIN)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_forked_child_has_no_watcher_and_may_start_its_own(watched: subprocess.Popen[bytes]) -> None:
+    pidfd = os.pidfd_open(watched.pid)
+    process = run(
+        """
+watcher.start(pidfd)
+child = os.fork()
+if child == 0:
+    watcher.stop()
+    watcher.start(pidfd)
+    watcher.stop()
+    os._exit(5)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+watcher.stop()
+print("done")
+""",
+        pidfd,
+    )
+    os.close(pidfd)
+    assert "done\n" == process.communicate(timeout=20)[0]
