@@ -6,7 +6,6 @@ by it. Everything ends with the `with` block, or with the program, however it en
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -251,7 +250,6 @@ class ActorSystem:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
-        await asyncio.sleep(0)
 
     # --- the process API, for those who like it on the system ---
 

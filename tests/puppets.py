@@ -22,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # Seconds for what should come in a moment, on a machine whose cores are all busy.
-WAIT = 30.0
+WAIT = 15.0
 GUEST = -1
 # Where the one and the other live: on one worker, on two, one of them the test's own thread.
 PLACES = [(0, 0), (0, 1), (GUEST, 0)]
@@ -80,7 +80,7 @@ class Puppet:
         watch = pa.monitor(self.pid)
         ref = pa.make_ref()
         pa.send(self.pid, ("do", pa.self_(), ref, function, args, kwargs))
-        answer = pa.receive(("done", ref, pa.ANY, pa.ANY), pa.Down(watch, pa.ANY, pa.ANY), timeout=WAIT)
+        answer = pa.receive(("done", ref, pa.ANY, pa.ANY), pa.Down(watch, pa.ANY, pa.ANY), timeout=2 * WAIT)
         pa.demonitor(watch, flush=True)
         if isinstance(answer, pa.Down):
             raise AssertionError(f"{self.pid} ended while it was told to do something: {answer.reason!r}")

@@ -47,23 +47,26 @@ def test_what_comes_after_unalias_is_dropped(node: pa.ActorSystem, here: int, th
 @pytest.mark.parametrize("here", [GUEST, 0])
 def test_a_message_under_way_is_dropped_before_the_mailbox(node: pa.ActorSystem, here: int) -> None:
     one = place(here)
-    pa.options(worker=1).spawn(send_and_go, alias := one.do(pa.alias), "mark")
-    one.do(unalias_late, alias, "mark")
+    address = one.do(pa.alias)
+    sender = pa.options(worker=1).spawn(send_and_register, address, "mark")
+    one.do(unalias_late, sender, address, "mark")
     assert puppet(1).do(pa.is_alive, one.pid)
     assert one.do(mail) == []
 
 
-def send_and_go(alias: pa.Ref, name: str) -> None:
-    pa.send(alias, "late")
+def send_and_register(address: pa.Ref, name: str) -> None:
+    pa.receive("go")
+    pa.send(address, "late")
     pa.register(name, pa.self_())
     pa.receive(pa.make_ref())
 
 
-def unalias_late(alias: pa.Ref, name: str) -> bool:
+def unalias_late(sender: pa.Pid, address: pa.Ref, name: str) -> bool:
     with getattr(pa, "no_preempt", nullcontext)():
+        pa.send(sender, "go")
         while pa.whereis(name) is None:  # reads shared memory, takes nothing in
             pass
-        return pa.unalias(alias)
+        return pa.unalias(address)
 
 
 @pytest.mark.contract("S4.4", partly=True)

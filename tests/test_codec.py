@@ -1,8 +1,9 @@
-"""Messages to bytes and back: the compact encoding, pickle, what can't be sent, and the code of `__main__` between OS processes."""
+"""Messages to bytes and back: the compact encoding, pickle, what can't be sent, and `__main__` in two OS processes."""
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -25,9 +26,10 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+import parallel_actors
 from parallel_actors.workers import ident
 from parallel_actors.workers.codec import (
     Codec,
@@ -44,8 +46,9 @@ from parallel_actors.workers.errors import ActorError, NotPicklable
 contract = pytest.mark.contract
 
 COMPACT = 1
-PID = ident._pid(0x1234567800010002, 0xFFF000000000007)
-REF = ident._ref(0x1234567800010002, 2**64 - 1)
+makers: Any = ident  # its stub leaves the makers out: users have none
+PID = makers._pid(0x1234567800010002, 0xFFF000000000007)
+REF = makers._ref(0x1234567800010002, 2**64 - 1)
 
 
 class Store:
@@ -107,8 +110,12 @@ keys = st.one_of(
     st.just(PID),
     st.just(REF),
 )
-atoms = st.one_of(keys, st.floats(), st.just(Ellipsis), st.integers(-(2**70), 2**70), st.text(min_size=250, max_size=700))
-hashables = st.recursive(keys, lambda inner: st.one_of(st.tuples(inner, inner), st.frozensets(inner, max_size=3)), max_leaves=5)
+atoms = st.one_of(
+    keys, st.floats(), st.just(Ellipsis), st.integers(-(2**70), 2**70), st.text(min_size=250, max_size=700)
+)
+hashables = st.recursive(
+    keys, lambda inner: st.one_of(st.tuples(inner, inner), st.frozensets(inner, max_size=3)), max_leaves=5
+)
 values = st.recursive(
     atoms,
     lambda inner: st.one_of(
@@ -130,12 +137,8 @@ def test_every_plain_value_comes_back_equal_and_of_the_same_types(value: object)
 
 @given(st.binary(max_size=200))
 def test_corrupt_bytes_raise_and_never_read_beyond_the_end(data: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError, TypeError):  # TypeError: a list as a key
         decode_bytes(Codec(), b"\x01" + data)
-    except ValueError:
-        pass
-    except TypeError as error:  # a list as a key
-        assert "unhashable" in str(error)
 
 
 @given(values, st.randoms(use_true_random=False))
@@ -148,16 +151,14 @@ def test_damaged_messages_raise_or_decode_to_something(value: object, rng: rando
         damaged[rng.randrange(1, len(damaged))] = rng.randrange(256)
         cut = bytes(damaged[: rng.randrange(1, len(damaged) + 1)])
         for broken in (bytes(damaged), cut):
-            try:
+            with contextlib.suppress(ValueError, TypeError):
                 decode_bytes(Codec(), broken)
-            except (ValueError, TypeError):
-                pass
 
 
 @pytest.mark.parametrize("n", [0, 1, 254, 255, 256, 500, 70_000])
-@pytest.mark.parametrize("make", [str, lambda n: "é" * n, lambda n: "語" * n, lambda n: "😀" * n, bytes, lambda n: [None] * n])
-def test_lengths_around_their_limits(n: int, make: Callable[[Any], object]) -> None:
-    value = "x" * n if make is str else make(n)
+@pytest.mark.parametrize("unit", ["x", "é", "語", "😀", b"b", [None], (1,)])
+def test_lengths_around_their_limits(n: int, unit: Any) -> None:
+    value = unit * n
     data = encode_bytes(Codec(), value)
     assert data[0] == COMPACT
     assert same(value, decode_bytes(Codec(), data))
@@ -172,7 +173,9 @@ def test_integers_around_their_limits(n: int) -> None:
     assert decode_bytes(Codec(), data) == n
 
 
-@pytest.mark.parametrize("value", [("inc", 1), {"a": [1, 2.5, None], "b": (True, b"x")}, (PID, REF), {1}, frozenset({1}), ...])
+@pytest.mark.parametrize(
+    "value", [("inc", 1), {"a": [1, 2.5, None], "b": (True, b"x")}, (PID, REF), {1}, frozenset({1}), ...]
+)
 def test_small_messages_are_compact_and_have_no_user_code(value: object) -> None:
     data = encode_bytes(Codec(), value)
     assert data[0] == COMPACT
@@ -183,7 +186,11 @@ class Text(str):
     pass
 
 
-@pytest.mark.parametrize("value", [Text("a"), collections.OrderedDict(a=1), enum.IntFlag("F", "A B")(1), 1j, bytearray(b"a")])
+class Flag(enum.IntFlag):
+    A = 1
+
+
+@pytest.mark.parametrize("value", [Text("a"), collections.OrderedDict(a=1), Flag.A, 1j, bytearray(b"a")])
 def test_other_types_than_the_exact_ones_go_by_pickle(codec: Codec, value: object) -> None:
     data = encode_bytes(codec, value)
     assert data[0] != COMPACT
@@ -193,7 +200,9 @@ def test_other_types_than_the_exact_ones_go_by_pickle(codec: Codec, value: objec
     assert same(value, decode_bytes(codec, received.data))
 
 
-@pytest.mark.parametrize("message", [b"", b"\x07", b"\x01", b"\x02", b"\x03\x01", b"\x03\xff\xff\xff\xff", b"\x01\x00\x00"])
+@pytest.mark.parametrize(
+    "message", [b"", b"\x07", b"\x01", b"\x02", b"\x03\x01", b"\x03\xff\xff\xff\xff", b"\x01\x00\x00"]
+)
 def test_no_message_at_all_is_an_error(message: bytes) -> None:
     with pytest.raises((ValueError, EOFError)):
         decode_bytes(Codec(), message)
@@ -297,13 +306,13 @@ class Box(typing.Generic[T]):
         os.path.join,
         len,
         [].append,
-        datetime.datetime.now(datetime.timezone.utc),
+        datetime.datetime.now(datetime.UTC),
         decimal.Decimal("1.5"),
         types.SimpleNamespace(a=1),
         {PID: Point(1, REF)},
         os,
         type(None),
-        typing.Optional[int],
+        int | None,
         list[int],
         memoryview(b"abc"),
     ],
@@ -316,7 +325,7 @@ def test_what_cloudpickle_carries(codec: Codec, value: object) -> None:
 
 
 def test_pids_and_refs_inside_a_pickle(codec: Codec) -> None:
-    assert through(codec, Point(1, (PID, REF))) == Point(1, (PID, REF))  # type: ignore[arg-type]
+    assert through(codec, Point(1, (PID, REF))) == Point(1, (PID, REF))
 
 
 COUNTER = 0
@@ -389,7 +398,12 @@ def test_a_module_registered_by_value_goes_by_value(tmp_path: Path, monkeypatch:
     assert len(encode_bytes(codec, module.f)) < 100
     cloudpickle.register_pickle_by_value(module)
     try:
-        script = "import sys\nfrom parallel_actors.workers.codec import loads\n" "f, c = loads(bytes.fromhex(sys.argv[1]))\nprint(f(), c.k())"
+        script = """
+import sys
+from parallel_actors.workers.codec import loads
+f, c = loads(bytes.fromhex(sys.argv[1]))
+print(f(), c.k())
+"""
         data = dumps((module.f, module.C()))
         assert run([sys.executable, "-c", script, data.hex()], tmp_path / "..") == "1 1\n"
     finally:
@@ -427,10 +441,8 @@ class Fickle:
 def test_a_reduce_that_changes_the_message(codec: Codec) -> None:
     message: list[object] = []
     message += [Fickle(message), *range(1000)]
-    try:
+    with contextlib.suppress(NotPicklable):  # it may be refused; what counts is that nothing breaks
         assert isinstance(through(codec, message), list)
-    except NotPicklable:
-        pass  # it may as well be refused; what counts is that nothing breaks
     assert through(codec, Point(1)) == Point(1)
 
 
@@ -465,9 +477,12 @@ class Connection:
         self.host = "h"
         self.socket = sock
 
+    def close(self) -> None: ...
+
 
 class Slotted:
     __slots__ = ("lock",)
+    lock: object
 
 
 class Raises:
@@ -500,12 +515,15 @@ def closing_over(it: object) -> Callable[[], object]:
 
 
 def with_default(it: object) -> Callable[[], object]:
-    return lambda it=it: it
+    def default(it: object = it) -> object:
+        return it
+
+    return default
 
 
 def slotted() -> Slotted:
     made = Slotted()
-    made.lock = threading.Lock()  # type: ignore[misc]
+    made.lock = threading.Lock()
     return made
 
 
@@ -525,10 +543,10 @@ unsendable: list[tuple[Callable[[], object], str, str]] = [
     (lambda: {"f": closing_over(LOCK)}, 'msg["f"].closure["it"]', "lock"),
     (lambda: closing_over({"k": LOCK}), ".closure['it']['k']", "lock"),
     (lambda: with_default(LOCK), ".__defaults__[0]", "lock"),
-    (lambda: functools.partial(len, LOCK), "msg", "lock"),
+    (lambda: functools.partial(print, LOCK), "msg", "lock"),
     (lambda: ValueError("x", LOCK), "msg.args[1]", "lock"),
     (lambda: sys._getframe(), "msg", "frame"),
-    (lambda: Connection(LOCK).__init__, "msg.__self__.socket", "lock"),
+    (lambda: Connection(LOCK).close, "msg.__self__.socket", "lock"),
     (lambda: collections.OrderedDict(a=LOCK), 'msg["a"]', "lock"),
     (lambda: collections.deque([1, LOCK]), "msg[1]", "lock"),
 ]
@@ -674,9 +692,15 @@ while True:
 
 
 def run(command: list[str], cwd: Path) -> str:
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(parallel_actors.__file__).parent.parent)
     done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": root}, check=False
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": root},
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -1017,5 +1041,3 @@ def test_main_open_files_behave_like_cloudpickle(main: Main, tmp_path: Path) -> 
         with open("data.txt") as f:
             assert Peer("def handle(f): return f.read()").ask(f) == "hello"
     """)
-
-

@@ -259,17 +259,21 @@ def child(script: str, segment: Segment, *arguments: int) -> subprocess.Popen[st
 
 
 @pytest.mark.contract("S5.1")
-def test_of_two_that_claim_at_once_exactly_one_wins(segment: Segment, names: NameTable) -> None:
+@pytest.mark.parametrize("bound", [False, True], ids=["new names", "bound names"])
+def test_of_two_that_claim_at_once_exactly_one_wins(segment: Segment, names: NameTable, bound: bool) -> None:
     script = """
 other, count = arguments
 for i in range(count):
     segment.put_slot(me, i + 1, 0)             # both begin each name together
     while segment.slot(other)[0] < i + 1:
-        os.sched_yield()
+        pass
     if names.try_claim(f"name {i}", 9 << 32 | me << 16, i + 1):
         print(i)
 """
-    count = 5000
+    count = 40_000
+    for i in range(count if bound else 0):
+        assert names.try_claim(f"name {i}", hi(2), 1)
+        assert names.release(f"name {i}", hi(2), 1)
     both = [child(script, segment, 0, 1, count), child(script, segment, 1, 0, count)]
     won = [set(map(int, process.communicate(timeout=60)[0].split())) for process in both]
     assert [0, 0] == [process.returncode for process in both]

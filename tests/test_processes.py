@@ -152,7 +152,8 @@ def test_a_third_party_can_send_to_a_pid_at_once(node: pa.ActorSystem) -> None:
     for i in range(300):
         pid = pa.receive(pa.Pid, timeout=WAIT)
         pa.send(spawner, "next")
-        assert ask(pid, i) == i
+        pa.send(pid, (pa.self_(), i))
+        assert pa.receive(int, timeout=WAIT) == i
         pa.exit(pid, "kill")
 
 
@@ -681,6 +682,7 @@ def test_the_process_dictionary(node: pa.ActorSystem, worker: int) -> None:
 def test_labels(node: pa.ActorSystem, here: int, there: int) -> None:
     asker = place(here)
     target = puppet(there, label="first")
+    target.do(bool)  # its label comes with what it runs: it is there once that has begun
     assert asker.do(pa.process_info, target.pid, "label") == "first"
     target.do(pa.set_label, ("second", 2))
     assert asker.do(pa.process_info, target.pid, "label") == ("second", 2)

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from parallel_actors.workers.ring import Inbox, Outbox, RingCorrupt, born
+from parallel_actors.workers.ring import Inbox, Outbox, RingCorrupt, born, exchange
 from parallel_actors.workers.segment import Segment, SegmentFull
 
 RING = 4096
@@ -572,6 +572,24 @@ def sleep(segment: Segment, me: int) -> bool:
         segment.unpark(me)
     segment.dirty(me)
     return slept
+
+
+@pytest.mark.contract("S2.4")
+def test_a_quarter_of_a_million_wake_ups_at_full_speed(segment: Segment) -> None:
+    """At the speed of C, on the verge of sleeping: this is what fails without the fences (in thousands of exchanges)."""
+    script = PRELUDE + """
+from parallel_actors.workers.ring import exchange
+print(exchange(Outbox(segment, 1, 0, 0, 0), Inbox(segment, 1, 0, 0, 0), arguments[0], False))
+"""
+    count = 250_000
+    other = child(script, segment, count)
+    try:
+        slept = exchange(Outbox(segment, 0, 0, 1, 0), Inbox(segment, 0, 0, 1, 0), count, True)
+        assert slept > 1000
+        assert 0 == other.wait(PATIENCE)
+    finally:
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.contract("S2.1", "S2.4")

@@ -235,6 +235,9 @@ def test_store_get_refuses_offsets_that_were_never_given_out(segment: Segment) -
     for bad in (0, -8, at - 8, at + 1, at + 16, 1 << 62):
         with pytest.raises(ValueError, match="expected an offset that store_put returned"):
             segment.store_get(bad)
+    within = segment.store_put(b"\xff" * 20) + 8
+    with pytest.raises(ValueError, match="no whole piece lies there"):
+        segment.store_get(within)
 
 
 def test_a_full_store_refuses_large_and_still_takes_small() -> None:
@@ -460,6 +463,9 @@ def steps(programs: list[Program], state: State) -> Iterator[State]:
             case [("atleast"), register, n, "goto", label]:
                 jump = dict(registers)[register] >= int(n)
                 yield moved((program.labels[label] if jump else pc + 1, registers, buffer))
+            case ["differ", register, other, label]:
+                jump = dict(registers)[register] != dict(registers)[other]
+                yield moved((program.labels[label] if jump else pc + 1, registers, buffer))
             case ["bell", who]:
                 yield moved((pc + 1, registers, buffer), bells=bells | {who})
             case ["sleep", who]:
@@ -648,3 +654,47 @@ def test_model_a_guest_that_goes_live_during_a_death_hears_of_it() -> None:
     assert 0 == missed(GOES_LIVE, COUNTS_UP)
     assert missed(GOES_LIVE.replace("    fence\n", ""), COUNTS_UP) > 0
     assert missed(GOES_LIVE, COUNTS_UP.replace("    fence\n", "")) > 0
+
+
+# A name is freed and claimed again while somebody looks it up: the pid's two halves must belong together.
+
+LOOKS_UP = """
+again:
+    load owner owner
+    atleast owner 1 goto owned
+    goto none
+owned:
+    load hi hi
+    load lo lo
+    load owner2 owner
+    differ owner owner2 again
+    store found 1
+none:
+"""
+CLAIMS_AGAIN = """
+    swap old owner 0
+    swap old owner -2
+    fence
+    store hi 2
+    store lo 2
+    swap old owner 2
+"""
+
+
+def mixed_pids(reader: str, writer: str) -> int:
+    # An owner word of 1 or 2 is "owned, version 1 or 2"; 0 is free; -2 claiming.
+    stuck, _ = ends(
+        [reader, writer],
+        {"owner": 1, "hi": 1, "lo": 1, "found": 0},
+        {"owner": 0, "owner2": 0, "hi": 0, "lo": 0, "old": 0},
+    )
+    found = [dict(sides[0][1]) for sides, memory, _ in stuck if dict(memory)["found"]]
+    assert found
+    return sum(not pid["owner"] == pid["hi"] == pid["lo"] for pid in found)
+
+
+def test_model_a_look_up_never_mixes_two_pids() -> None:
+    assert 0 == mixed_pids(LOOKS_UP, CLAIMS_AGAIN)
+    assert mixed_pids(LOOKS_UP.replace("    differ owner owner2 again\n", ""), CLAIMS_AGAIN) > 0
+    early = CLAIMS_AGAIN.replace("    store hi 2\n", "").replace("    swap old owner 0\n", "    store hi 2\n    swap old owner 0\n")
+    assert mixed_pids(LOOKS_UP, early) > 0, "a half that is written before the claim"

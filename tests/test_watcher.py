@@ -132,7 +132,9 @@ for task in os.listdir("/proc/self/task"):
     if open(f"/proc/self/task/{task}/comm").read() == "pa-watcher\\n":
         status = dict(line.split(":", 1) for line in open(f"/proc/self/task/{task}/status"))
         blocked = int(status["SigBlk"], 16)
+        checked = True
         assert all(blocked >> s - 1 & 1 for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP, 32, 33)), hex(blocked)
+assert checked
 print("on", flush=True)
 while True: pass
 """,
@@ -166,10 +168,17 @@ if child == 0:
     watcher.stop()
     os._exit(5)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
-watcher.stop()
-print("done")
+print("on", flush=True)
+while True: pass
 """,
         pidfd,
     )
     os.close(pidfd)
-    assert "done\n" == process.communicate(timeout=20)[0]
+    try:
+        assert process.stdout
+        assert "on\n" == process.stdout.readline()
+        watched.kill()
+        assert -signal.SIGKILL == process.wait(10), "the child's stop() must not stop its parent's watcher"
+    finally:
+        process.kill()
+        process.communicate()

@@ -34,7 +34,7 @@ cdef double seconds(object value, str what) except -2:
     cdef double s
     if value is None:
         return FOREVER
-    if type(value) is bool or isinstance(value, (str, bytes)):
+    if type(value) is bool or isinstance(value, (str, bytes, bytearray, memoryview)):
         raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}")
     try:
         s = float(value)
@@ -121,7 +121,7 @@ def process_dict():
 def set_label(label):
     """Give the caller a label for reports and `process_info` (OTP: `proc_lib:set_label/1`)."""
     cdef Scheduler s = here()
-    acting(s).more().label = label
+    acting(s).more().label = s.isolated_now(label)
 
 
 def ancestors():
@@ -320,8 +320,8 @@ cdef object awaiting(tuple patterns, object timeout, object default):
     cdef _Await a
     cdef double limit = seconds(timeout, "timeout")
     if p.kind == GUEST:
-        from parallel_actors.workers import guest
-        return guest.wait(s, patterns, timeout, default is not _NO_DEFAULT, default)
+        from parallel_actors.workers import guest_asyncio
+        return guest_asyncio.wait(s, patterns, timeout, default is not _NO_DEFAULT, default)
     if p.kind != ASYNC:
         raise RuntimeError("expected to be awaited in a process whose body is an `async def`, got a plain one: use receive() and sleep() there")
     a = _Await.__new__(_Await)
@@ -409,7 +409,8 @@ def monitor(target, /, *, bint alias=False):
     else:
         pid = resolve(s, target)
     ref = s.make_ref(p)
-    if alias:
+    # Nobody has the name: the Down comes at once, and takes the alias away.
+    if alias and pid is not None:
         if p.more().aliases is None:
             p.extra.aliases = {}
         p.extra.aliases[ref] = None
@@ -427,7 +428,9 @@ def demonitor(Ref ref, /, *, bint flush=False):
     cdef Process p = acting(s)
     cdef bint was = s.remove_monitor(p, ref)
     cdef Envelope before = None, envelope
-    s.drop_alias(ref)
+    entry = s.aliases.get(ref.lo) if ref.hi == s.hi else None
+    if entry is not None and entry[0] is p and entry[1]:
+        s.drop_alias(ref)
     if flush and not was:
         envelope = p.first
         while envelope is not None:

@@ -1245,6 +1245,7 @@ cdef class Kind:
 
     cdef int code
     cdef tuple fields           # K_FROZEN: names of the fields
+    cdef Py_ssize_t count       # K_FROZEN: of the fields
     cdef bint has_dict          # K_FROZEN: instances have a __dict__, which must hold fields only
 
 cdef struct Memo:
@@ -1348,6 +1349,7 @@ cdef Kind frozen_kind(object cls):
                 return None     # a property or other descriptor: reading it would run user code
     kind = make_kind(K_FROZEN)
     kind.fields = names
+    kind.count = len(names)
     kind.has_dict = pa_has_dict(cls)
     return kind
 
@@ -1399,26 +1401,31 @@ cdef bint immutable(Codec codec, object o, int depth, Memo* memo) except -1:
 
 
 cdef bint frozen(Codec codec, object o, Kind kind, int depth, Memo* memo) except -1:
-    cdef object name, value
+    cdef object name, value, fields
+    cdef Py_ssize_t found = 0, pos = 0
+    cdef PyObject* key
+    cdef PyObject* item
     if kind.has_dict:
         fields = PyObject_GenericGetAttr(o, "__dict__")
-        # More than its fields: something was cached in it, or set behind the back of `frozen`.
-        if type(fields) is not dict or not all_in(<dict>fields, kind.fields):
+        if type(fields) is not dict:
             return False
-    for name in kind.fields:
+        while PyDict_Next(fields, &pos, &key, &item):
+            # Not one of its fields: it was cached there, or set behind the back of `frozen`.
+            if <object>key not in kind.fields:
+                return False
+            found += 1
+            if not pa_is_atom(item):
+                value = <object>item
+                if not immutable(codec, value, depth + 1, memo):
+                    return False
+        if found == kind.count:
+            return True
+    for name in kind.fields:    # in slots; or a default that stayed in the class
         try:
             value = PyObject_GenericGetAttr(o, name)
         except AttributeError:
             return False
         if not pa_is_atom(<PyObject*>value) and not immutable(codec, value, depth + 1, memo):
-            return False
-    return True
-
-
-cdef bint all_in(dict keys, tuple names) except -1:
-    cdef object key
-    for key in keys:
-        if key not in names:
             return False
     return True
 

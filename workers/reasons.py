@@ -7,8 +7,8 @@ A reason is a value, never a text to parse (S1.7):
 - `WorkerDown(worker, signal, exit_code)`: its worker died,
 - `Crash(type, text, traceback)`: an exception that nobody caught.
 
-A user's own value is a reason too, and counts as abnormal. `Down` answers a monitor, `Exit` a link of a process that traps
-exits. All are frozen and made of immutable values, so that a local send passes them by reference.
+A user's own value is a reason too, and counts as abnormal. `Down` answers a monitor, `Exit` a link of a process that
+traps exits. All are frozen and made of immutable values, so that a local send passes them by reference.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class WorkerDown:
 class Crash:
     """An exception ended the process. `str()` of it is what Python would have printed.
 
-    `type` is the name of the exception's class, `text` its `str()`, `traceback` the whole formatted text with causes and
-    contexts, without the library's own frames. `exception` is the exception itself, where it could be pickled. Two crashes
-    are equal when type and text are.
+    `type` is the name of the exception's class, `text` its `str()`, `traceback` the whole formatted text with causes
+    and contexts, without the library's own frames. `exception` is the exception itself, where it could be pickled.
+    Two crashes are equal when type and text are.
     """
 
     type: str

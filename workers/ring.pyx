@@ -15,10 +15,12 @@ which is dead already (or a newer one that waits as well), so nobody misses it.
 is left is copied once into the overflow and goes on from there. The consumer makes room for the whole body at the first
 fragment. Nothing comes between the fragments of a body.
 
-**Room.** A producer without room sets `hungry` and looks again (full fence between); a consumer that has freed the eighth part of a
-ring or has emptied it stores the head and then looks at `hungry` (full fence between) and rings the producer's bell. So a
-producer may sleep with a full overflow, and still goes on as soon as there is room. The same bell tells a new incarnation
-that the survivor has handed its ring over.
+**Room.** A producer without room sets `hungry` and looks again (full fence between); a consumer stores the head each time
+it has freed an eighth of the ring and then looks at `hungry` (full fence between) and rings the producer's bell. So a
+producer may sleep with a full overflow and still goes on as soon as there is room. (A record and its marker need at most half
+of the ring and 8 bytes; a hungry producer thus has almost half a ring unread before it, so that another head will come; and
+less than an eighth stays unpublished when all is read, so that in the end there is room.) The same bell tells a new
+incarnation that the survivor has handed its ring over.
 
 **Who may touch what.** `usable` means: the epoch was ours at some time since the last `peer_down`. Nobody but ourselves changes it while
 we live (the root only touches rings whose two sides are dead), so it isn't read again for each record.
@@ -28,6 +30,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+from posix.unistd cimport read
 
 from parallel_actors.workers.segment cimport (
     Segment,
@@ -39,6 +42,14 @@ from parallel_actors.workers.segment cimport (
     st64_release,
     xchg32,
 )
+
+cdef extern from "poll.h" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd* fds, unsigned long n, int timeout)
+    short POLLIN
 
 cdef enum:
     HEADER = 4096                    # of a block, before the records
@@ -446,7 +457,7 @@ cdef class Inbox:
     cdef void _publish(self) noexcept nogil:
         self.published = self.released
         st64_release(self.ring + HEAD, self.published)
-        # Race: the producer finds the ring full and goes to sleep while we empty it. See Outbox._room.
+        # Race: the producer finds the ring full and goes to sleep while we make room. See Outbox._room.
         fence()
         if ld32_relaxed(self.ring + HUNGRY) and xchg32(self.ring + HUNGRY, 0):
             self.segment.ring_bell(self.endpoint, self.peer)
@@ -467,9 +478,6 @@ cdef class Inbox:
                     raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: the tail is {there}, but the head {self.position}")
                 self.tail_seen = there
                 if there == self.position:
-                    # Everything was copied out. (Not `position`: a caller may still hold the last record.)
-                    if self.published != self.released:
-                        self._publish()
                     return False
             left = self.size - <uint32_t>(self.position & (self.size - 1))
             at = self.ring + HEADER + (self.size - left)
@@ -537,7 +545,7 @@ cdef class Inbox:
 
     cdef void release(self) noexcept:
         self.released = self.position
-        # Not for each record: the producer's copy of the head would bounce between the cores.
+        # Not for each record: the line would bounce between the cores, and a full fence follows. See "Room" above.
         if self.released - self.published >= self.size >> 3:
             self._publish()
 
@@ -635,3 +643,46 @@ def drain(Inbox inbox not None, int count):
         if inbox.next(&r):
             inbox.release()
             i += 1
+
+
+def exchange(Outbox out not None, Inbox inbox not None, int count, bint begin, int patience_ms=20000):
+    """Send one record, wait for the peer's, `count` times, and really sleep in between. Returns how often it slept.
+
+    For tests and benchmarks of the wake-up, at the speed of C: both sides call it, one with `begin`.
+
+    Raises:
+        TimeoutError: nothing came within `patience_ms`, be it that a wake-up was lost or that the peer is gone.
+    """
+    cdef Segment segment = out.segment
+    cdef Record r
+    cdef uint32_t me = out.endpoint, word
+    cdef int i, spin, ready, slept = 0
+    cdef uint64_t bell, chance = me + 1
+    cdef pollfd wait
+    wait.fd = segment.bells[me]
+    wait.events = POLLIN
+    for i in range(count):
+        if begin or i:
+            out.put(out.peer_incarnation, 2, 0, 0, &i, sizeof(i), NULL, 0)
+        # Sometimes asleep before the answer, sometimes awake, and mostly on the verge.
+        chance = chance * 6364136223846793005ULL + 1442695040888963407ULL
+        for spin in range(<int>(chance >> 54)):
+            fence()
+        while not inbox.next(&r):
+            segment.park_begin(me)
+            if not segment.any_dirty(me):
+                wait.revents = 0
+                with nogil:
+                    ready = poll(&wait, 1, patience_ms)
+                if ready == 0:
+                    segment.park_end(me)
+                    raise TimeoutError(f"no wake-up within {patience_ms} ms, in exchange {i}")
+                read(wait.fd, &bell, 8)
+                slept += 1
+            segment.park_end(me)
+            for word in range(segment.dirty_words):
+                segment.take_dirty(me, word)
+        inbox.release()
+    if not begin:
+        out.put(out.peer_incarnation, 2, 0, 0, &i, sizeof(i), NULL, 0)
+    return slept

@@ -20,6 +20,7 @@ Rules that hold everywhere here:
 import os
 import sys
 import traceback
+from sys import _getframe
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
@@ -557,10 +558,9 @@ cdef class Scheduler:
         home = self.place(parent, options[0])
         if home == self.endpoint:
             body = self.codec.isolate_callable(function)
-            if args:
-                args = <tuple>self.isolated_now(args)
-            if kwargs:
-                kwargs = <dict>self.isolated_now(kwargs)
+            # What has to be unpickled is so in the new process, as on another worker: a failure is its own.
+            args_own = self.codec.isolate(args) if args else args
+            kwargs_own = self.codec.isolate(kwargs) if kwargs else kwargs
             self.spawned[home] += 1
             pid = new_pid(self.hi, make_lo(self.endpoint, self.incarnation, self.spawned[home]))
             if name is not None and self.names.claim(name, pid.hi, pid.lo) != 1:
@@ -572,8 +572,8 @@ cdef class Scheduler:
             p.kind = STACK
             self.table[pid.lo] = p
             p.body = body
-            p.args = args
-            p.kwargs = kwargs
+            p.args = args_own
+            p.kwargs = kwargs_own
             p.lineage = lineage
             if spread:
                 p.flags |= SPREAD
@@ -858,7 +858,10 @@ cdef class Scheduler:
         if type(reason) is str:
             return reason
         try:
-            return self.codec.isolate(reason)
+            if self.codec.isolate(reason) is reason:
+                return reason
+            # Several may see it, and each gets one of its own.
+            return encoded(self.codec.encode(reason))
         except NotPicklable as error:
             return Crash.from_exception(error)
 
@@ -905,7 +908,8 @@ cdef class Scheduler:
             return 0
         if has_stack:
             self.exiting += 1
-            p.pending = ProcessKilled(KILLED) if reason == KILLED else ProcessExit(self.reason_value(reason))
+            killed = type(reason) is str and reason == KILLED       # its == may be user code
+            p.pending = ProcessKilled(KILLED) if killed else ProcessExit(self.reason_value(reason))
             if p.state == BLOCKED:
                 self.enqueue(p)
         else:
@@ -1134,9 +1138,10 @@ cdef class Scheduler:
         self.believed[e] = inc + 1
         self.seen[e] = 0
         self.spawned_before[e] = self.spawned[e]
-        # A guest that left is a process that ended; a worker that died takes its processes with a reason that says so.
+        # A guest that left has told its links and monitors, and those made since came to a dead process. A worker that died
+        # takes its processes with a reason that says so.
         if cause == LEFT:
-            reason = NORMAL
+            reason = NOPROC
         elif cause == UNKNOWN:
             reason = WorkerDown(e)
         else:
@@ -1171,7 +1176,7 @@ cdef class Scheduler:
                 for other in list(p.extra.links):
                     if p.extra is not None and hi_endpoint(other.hi) == e:
                         if hi_incarnation(other.hi) <= inc:
-                            self.take_exit(p, other, reason, BY_LINK | (IS_NORMAL if cause == LEFT else 0), 0xFFFFFFFFFFFFFFFFULL)
+                            self.take_exit(p, other, reason, BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
                         else:
                             self.tie(p, other)
         for lo, (asker, asked, asked_inc) in list(self.requests.items()):
@@ -1295,7 +1300,8 @@ cdef class Scheduler:
         if p.kind == ASYNC and p.body is not None and p.state != RUNNING:
             stack = [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_qualname}" for f in _await_frames(p.body)]
         elif p.carrier is not None:
-            frame = p.carrier.gr_frame
+            # It may have gone to look for other work on its own stack: then that is the running one.
+            frame = _getframe() if p.carrier is pa_current() else p.carrier.gr_frame
             stack = [] if frame is None else [
                 f"{f.filename}:{f.lineno} {f.name}" for f in reversed(traceback.extract_stack(frame))]
         body = p.body
@@ -1308,7 +1314,7 @@ cdef class Scheduler:
             "monitored_by": [] if extra is None else list(extra.watchers.values()),
             "registered_name": None if extra is None else extra.name,
             "label": None if extra is None else extra.label,
-            "dictionary": {} if extra is None or extra.dictionary is None else dict(extra.dictionary),
+            "dictionary": {} if extra is None or extra.dictionary is None else self.shown(extra.dictionary),
             "trap_exit": bool(p.flags & TRAP_EXIT),
             "parent": p.lineage[0] if p.lineage else None,
             "ancestors": list(p.lineage),
@@ -1316,6 +1322,20 @@ cdef class Scheduler:
             "current_stacktrace": stack,
             "initial_call": getattr(body, "__qualname__", None) if body is not None else None,
         }
+
+    def shown(self, dict values):
+        """A copy of a process dictionary for another process's eyes: what can't travel is its repr()."""
+        found = {}
+        for key, value in list(values.items()):
+            try:
+                found[key] = self.isolated_now(value)
+                self.codec.encode((key, value))
+            except Exception:
+                try:
+                    found[key if type(key) is str else repr(key)] = repr(value)
+                except Exception as error:
+                    found[str(type(key))] = f"<repr() failed: {type(error).__name__}>"
+        return found
 
     # ------------------------------------------------------------------ timers
 
@@ -1695,8 +1715,10 @@ cdef class Scheduler:
                 done = self.step(p)
         except ProcessExit as error:
             reason = error.reason
-        except GreenletExit:
-            raise
+        except GreenletExit as error:
+            if self.hub is None:
+                raise               # the scheduler has ended, and its carriers with it
+            reason = Crash.from_exception(error)    # the process's own
         except SystemExit as error:
             code = error.code
             if code is not None and code != 0:
@@ -1767,6 +1789,10 @@ cdef class Scheduler:
             else:
                 function = decoded
             p.body = function
+        if type(args) is Encoded:
+            args = self.decoded(args)
+        if type(kwargs) is Encoded:
+            kwargs = self.decoded(kwargs)
         if kwargs:
             return function(*args, **kwargs)
         return function(*args)
@@ -1822,9 +1848,12 @@ cdef class Scheduler:
                 if got == PYGEN_RETURN:
                     return True
                 if yielded is not SUSPENDED:
-                    coroutine.throw(RuntimeError(
-                        f"expected an await of the process API (areceive, asleep, ...), got {yielded!r}: "
-                        "asyncio's own awaitables are not available in processes yet"))
+                    try:
+                        coroutine.throw(RuntimeError(
+                            f"expected an await of the process API (areceive, asleep, ...), got {yielded!r}: "
+                            "asyncio's own awaitables are not available in processes yet"))
+                    except StopIteration:
+                        return True
                     continue
             # The awaitable has set what it waits for.
             if p.wait == NOTHING:
@@ -1952,7 +1981,7 @@ cdef class Scheduler:
             return self.birth(r)
         if kind == WDOWN:
             memcpy(&head, r.body, 16)
-            return self.endpoint_down(<uint32_t>(head.a & 0xFFFFFFFF), <uint32_t>(head.a >> 32), <int>(head.b & 0xFFFFFFFF))
+            return self.endpoint_down(<uint32_t>head.a, <uint32_t>(head.a >> 32), <int><uint32_t>head.b)
         if kind == REQUEST:
             return self.answer(r)
         if kind == STOP:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import multiprocess
-from multiprocess import forkserver, reduction, resource_tracker
+from multiprocess import forkserver, reduction, resource_tracker, util
 
 from parallel_actors.config import Options
 from parallel_actors.root.console import Console
@@ -109,6 +109,11 @@ class Root:
         for variable in _BLAS:
             os.environ.setdefault(variable, "1")
         forkserver.set_forkserver_preload(["parallel_actors.workers.boot"])
+        # `python -c` looks for modules in the current directory first: a user's dill.py there, or our own sources in a clone, would
+        # be imported instead of the real ones. Workers get their sys.path from us, not from the forkserver.
+        flags = util._args_from_interpreter_flags()
+        if "-P" not in flags:
+            util._args_from_interpreter_flags = lambda: [*flags, "-P"]
         # First, since it unblocks SIGINT when it has started.
         resource_tracker.ensure_running()
         # Forkserver and workers inherit the mask: Ctrl-C is nobody's but ours, also in a worker's first moments.
