@@ -2,7 +2,8 @@
 
     parallel-actors run -w 2 examples/crash.py
 
-It prints step by step what the others see. The crash reports of the library go to stderr; `2>/dev/null` leaves the steps alone.
+It prints step by step what the others see. The library's own reports of the crashes go to stderr; `2>/dev/null` hides
+them.
 """
 
 from __future__ import annotations

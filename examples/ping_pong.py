@@ -4,8 +4,8 @@
     parallel-actors run examples/ping_pong.py --rounds 100000 --quiet      how long a round takes
     parallel-actors run -w 2 examples/ping_pong.py --apart --rounds 100000 --quiet
 
-It shows messages in both directions: on one worker, where a message is handed over, and with `--apart` between two, where it
-goes through shared memory.
+It shows messages in both directions: on one worker, where a message is handed over, and with `--apart` between two,
+where it goes through shared memory.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     parallel-actors run examples/thread_ring.py -n 10000 --hops 1000000
     parallel-actors run examples/thread_ring.py --spread                   neighbours on different workers
 
-Only one process has something to do at any time, so this shows what a hop costs, not what many cores do: spread over the workers
-it is slower, since each hop wakes another core.
+Only one process has something to do at any time, so this shows what a hop costs, not what many cores do: spread over
+the workers it is slower, since each hop wakes another core.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def member(number: int, main: pa.Pid) -> None:
 def main(args: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="thread_ring.py", description="Hand a number on in a ring of processes.")
     parser.add_argument("-n", "--processes", metavar="N", type=int, default=100, help="in the ring (default 100)")
-    parser.add_argument("--hops", metavar="M", type=int, default=100_000, help="how often it is handed on (default 100,000)")
+    parser.add_argument(
+        "--hops", metavar="M", type=int, default=100_000, help="how often it is handed on (default 100,000)"
+    )
     parser.add_argument("--spread", action="store_true", help="over all workers, in turn")
     options = parser.parse_args(args)
     if options.processes < 1 or options.hops < 0:

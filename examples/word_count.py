@@ -1,13 +1,14 @@
 """The identifiers that a body of Python code uses most, counted by actors on every core.
 
-    parallel-actors run examples/word_count.py                          the standard library of this Python
-    parallel-actors run examples/word_count.py src --top 10             the *.py files below a folder
-    parallel-actors run examples/word_count.py --compare                also counts one file after the other, and compares
-    parallel-actors run -w 4 examples/word_count.py                     on four workers
+    parallel-actors run examples/word_count.py                  the standard library of this Python
+    parallel-actors run examples/word_count.py src --top 10     the *.py files below a folder
+    parallel-actors run examples/word_count.py --compare        also counts one file after another, and compares
+    parallel-actors run -w 4 examples/word_count.py             on four workers
 
-One mapper runs on each worker. `main` is the dispatcher: it hands out the files, largest first, to whoever has finished one,
-and adds up what comes back. It monitors the mappers: when one dies, with its worker or without, another takes its place and its
-files. A file that was being counted at `MAX_DEATHS` deaths is skipped.
+One mapper runs on each worker. `main` is the dispatcher: it hands out the files, largest first, to whoever has finished
+one, and adds up what comes back. It monitors the mappers: when one dies, with its worker or without, another takes its
+place and its files. A file that was being counted at `MAX_DEATHS` deaths is skipped. (`main` itself lives on worker 0:
+if that one dies, the program ends.)
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from typing import NamedTuple
 
 import parallel_actors as pa
 
-# Files in a mapper's hands: one that it counts, and one for when it has finished, since a dispatcher that shares its worker
-# with a mapper answers only between two files.
-IN_HAND = 2
+# Files in a mapper's hands: one that it counts and some for when it has finished, since the dispatcher, which shares
+# its worker with a mapper, answers only between two of that mapper's files.
+IN_HAND = 3
 MAX_DEATHS = 3
 NOT_SOURCES = {"site-packages", "dist-packages", "__pycache__"}
 
@@ -39,7 +40,7 @@ NOT_SOURCES = {"site-packages", "dist-packages", "__pycache__"}
 class Counted(NamedTuple):
     """What one file holds: how often each identifier stands in it, or why that can't be told."""
 
-    words: dict[str, int]
+    words: Counter[str]
     skipped: str | None = None
 
 
@@ -52,9 +53,8 @@ def count_file(path: str) -> Counted:
                 if token.type == tokenize.NAME and not keyword.iskeyword(token.string):
                     words[token.string] += 1
     except (tokenize.TokenError, SyntaxError, ValueError, OSError) as error:
-        return Counted({}, f"{type(error).__name__}: {error}")
-    # A plain dict travels in half the time of a Counter.
-    return Counted(dict(words))
+        return Counted(Counter(), f"{type(error).__name__}: {error}")
+    return Counted(words)
 
 
 class Tally:
@@ -73,7 +73,7 @@ class Tally:
 
     def add(self, path: str, counted: Counted) -> None:
         if counted.skipped is None:
-            # By way of update(dict), which adds: `+=` would look at every word found so far.
+            # Not `+=`, which would look at every word found so far.
             self.words.update(counted.words)
         else:
             self.skipped[path] = counted.skipped
@@ -189,7 +189,7 @@ class Dispatcher:
         self.tally.add(done.path, done.counted)
         share = self.shares[it.worker]
         share.files += 1
-        share.words += sum(done.counted.words.values())
+        share.words += done.counted.words.total()
         share.seconds += done.seconds
 
     def bury(self, pid: pa.Pid, reason: object) -> None:
@@ -202,7 +202,9 @@ class Dispatcher:
         self.deaths[culprit] += 1
         if self.deaths[culprit] == MAX_DEATHS:
             it.files.popleft()
-            self.tally.add(culprit, Counted({}, f"{MAX_DEATHS} mappers died of it, the last: {first_line(reason)}"))
+            self.tally.add(
+                culprit, Counted(Counter(), f"{MAX_DEATHS} mappers died of it, the last: {first_line(reason)}")
+            )
         self.waiting.extendleft(reversed(it.files))
         self.start_mapper(it.worker)
 
@@ -243,14 +245,18 @@ def main(args: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="word_count.py", description="Count the identifiers in Python files, on every core."
     )
-    parser.add_argument("folders", metavar="FOLDER", nargs="*", help="where to look; default: Python's standard library")
+    parser.add_argument(
+        "folders", metavar="FOLDER", nargs="*", help="where to look; default: Python's standard library"
+    )
     parser.add_argument("--top", metavar="N", type=number, default=20, help="how many words to show (default 20)")
     parser.add_argument("--compare", action="store_true", help="count one file after another too, and compare")
     options = parser.parse_args(args)
     folders = [os.path.abspath(folder) for folder in options.folders] or [sysconfig.get_path("stdlib")]
     for folder in folders:
         if not os.path.isdir(folder):
-            parser.error(f"expected a folder, got {folder!r}, which is {'a file' if os.path.exists(folder) else 'not there'}")
+            parser.error(
+                f"expected a folder, got {folder!r}, which is {'a file' if os.path.exists(folder) else 'not there'}"
+            )
     sizes = sizes_of(path for folder in folders for path in python_files(folder))
     if not sizes:
         parser.error(f"expected *.py files below {', '.join(folders)}, found none")

@@ -220,10 +220,10 @@ class Options:
     """Mark each line that a worker prints with its source."""
 
     pin: bool | None = None
-    """Bind each worker to a core of its own. None: where it helps (not under a quota, nor beside another system)."""
+    """Bind each worker to a core of its own. None: no."""
 
     name: str = "parallel_actors"
-    """What the system's OS processes are called in logs and process lists."""
+    """What the system's OS processes are called in process lists (its first ten characters, then `:root`, `:w0`, ...)."""
 
 
 class Settings(TypedDict, total=False):

@@ -141,6 +141,32 @@ def test_corrupt_bytes_raise_and_never_read_beyond_the_end(data: bytes) -> None:
         decode_bytes(Codec(), b"\x01" + data)
 
 
+@pytest.mark.parametrize(
+    "value", ["ab", b"ab", (1, 2), [1], {1: 2}, {1}, frozenset({1}), 2**100, "\u1234", 1.5, 300, PID]
+)
+def test_a_length_beyond_the_end_and_a_cut_message_are_told(value: object) -> None:
+    data = encode_bytes(Codec(), value)
+    for n in range(2, len(data)):
+        with pytest.raises(ValueError, match=r"corrupt bytes .*(missing|too long|cut)"):
+            decode_bytes(Codec(), data[:n])
+    if type(value) not in (int, float) and value is not PID:
+        with pytest.raises(ValueError, match="too long"):
+            decode_bytes(Codec(), data[:2] + b"\xff" + b"\xff\xff\xff\xff" + data[3:])
+
+
+@pytest.mark.parametrize("value", [(None,), [None], {0: None}, {None}, frozenset({None})])
+def test_corrupt_nesting_doesn_t_overflow_the_stack(value: object) -> None:
+    opening = encode_bytes(Codec(), value)[1:-1]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        decode_bytes(Codec(), b"\x01" + opening * 300_000)
+
+
+def test_what_says_it_is_ascii_is_checked() -> None:
+    data = encode_bytes(Codec(), "ab")
+    with pytest.raises(ValueError, match="not ASCII"):
+        decode_bytes(Codec(), data[:-1] + b"\xe9")
+
+
 @given(values, st.randoms(use_true_random=False))
 def test_damaged_messages_raise_or_decode_to_something(value: object, rng: random.Random) -> None:
     data = bytearray(encode_bytes(Codec(), value))

@@ -263,19 +263,30 @@ def child(script: str, segment: Segment, *arguments: int) -> subprocess.Popen[st
 def test_of_two_that_claim_at_once_exactly_one_wins(segment: Segment, names: NameTable, bound: bool) -> None:
     script = """
 other, count = arguments
+won = []
 for i in range(count):
+    name = f"name {i}"
     segment.put_slot(me, i + 1, 0)             # both begin each name together
+    spun = 0
     while segment.slot(other)[0] < i + 1:
-        pass
-    if names.try_claim(f"name {i}", 9 << 32 | me << 16, i + 1):
-        print(i)
+        spun += 1
+        if spun > 100:
+            os.sched_yield()
+    if names.try_claim(name, 9 << 32 | me << 16, i + 1):
+        won.append(i)
+print(*won)
 """
-    count = 40_000
+    count = 20_000
     for i in range(count if bound else 0):
         assert names.try_claim(f"name {i}", hi(2), 1)
         assert names.release(f"name {i}", hi(2), 1)
     both = [child(script, segment, 0, 1, count), child(script, segment, 1, 0, count)]
-    won = [set(map(int, process.communicate(timeout=60)[0].split())) for process in both]
+    try:
+        won = [set(map(int, process.communicate(timeout=60)[0].split())) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
     assert [0, 0] == [process.returncode for process in both]
     assert not won[0] & won[1]
     assert set(range(count)) == won[0] | won[1]

@@ -248,7 +248,7 @@ NASTY = [BadText, LoopText, ExitText, NoText, LongText, BadReduce, LoopReduce, E
 NASTY += [BadClassName, BadNotes, BadDict, lambda: BadLoad(1, 2)]  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("make", NASTY, ids=lambda make: makers.__name__)
+@pytest.mark.parametrize("make", NASTY, ids=lambda make: make.__name__)
 @contract("S1.7")
 def test_no_exception_breaks_its_crash(make: Callable[[], BaseException]) -> None:
     nasty = make()

@@ -575,13 +575,13 @@ def sleep(segment: Segment, me: int) -> bool:
 
 
 @pytest.mark.contract("S2.4")
-def test_a_quarter_of_a_million_wake_ups_at_full_speed(segment: Segment) -> None:
-    """At the speed of C, on the verge of sleeping: this is what fails without the fences (in thousands of exchanges)."""
+def test_wake_ups_at_full_speed(segment: Segment) -> None:
+    """At the speed of C, on the verge of sleeping. (What the fences are for is too rare to be seen here: see the models.)"""
     script = PRELUDE + """
 from parallel_actors.workers.ring import exchange
 print(exchange(Outbox(segment, 1, 0, 0, 0), Inbox(segment, 1, 0, 0, 0), arguments[0], False))
 """
-    count = 250_000
+    count = 100_000
     other = child(script, segment, count)
     try:
         slept = exchange(Outbox(segment, 0, 0, 1, 0), Inbox(segment, 0, 0, 1, 0), count, True)

@@ -14,7 +14,7 @@ from parallel_actors.workers.ident cimport (
 )
 from parallel_actors.workers.patterns cimport mentions_ref
 from parallel_actors.workers.scheduler cimport (
-    ASYNC, EXITING, GUEST, IS_KILL, IS_NORMAL, MAIL, NOT_FOUND, NOTHING, SLEEP, SPREAD, SUSPENDED, SYSTEM, TRAP_EXIT,
+    ASYNC, EXITING, GUEST, IS_KILL, IS_NORMAL, MAIL, NOT_FOUND, NOTHING, SCANNING, SLEEP, SPREAD, SUSPENDED, SYSTEM, TRAP_EXIT,
     Envelope, Process, Scheduler, here, me,
 )
 from parallel_actors.workers.segment cimport SLOT_LIVE
@@ -38,7 +38,9 @@ cdef double seconds(object value, str what) except -2:
         raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}")
     try:
         s = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        s = float("inf") if value > 0 else -1.0
+    except (TypeError, ValueError):
         raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}") from None
     if isnan(s) or s < 0:
         raise ValueError(f"expected {what} to be 0 or more seconds, got {value!r}")
@@ -222,12 +224,11 @@ def receive(*patterns, timeout=None, default=_NO_DEFAULT):
     """Take the first message that matches a pattern (any, if there are none) out of the mailbox; wait for it (OTP: `receive`)."""
     cdef Scheduler s = here()
     cdef Process p = acting(s)
-    cdef double limit
+    cdef double limit = seconds(timeout, "timeout")
     begin_scan(s, p, patterns)
     found = s.scan(p, patterns)
     if found is not NOT_FOUND:
         return found
-    limit = seconds(timeout, "timeout")
     # What has arrived but wasn't taken in counts as there, also for timeout=0.
     if limit == 0 or p.kind == GUEST:
         s.poll(0)
@@ -426,8 +427,11 @@ def demonitor(Ref ref, /, *, bint flush=False):
     """Take a monitor off; with `flush`, its Down out of the mailbox too. Whether it was still there (OTP: `demonitor/2`)."""
     cdef Scheduler s = here()
     cdef Process p = acting(s)
-    cdef bint was = s.remove_monitor(p, ref)
+    cdef bint was
     cdef Envelope before = None, envelope
+    if flush and p.flags & SCANNING:
+        raise RuntimeError("demonitor(flush=True) was called while a message of the same process was being matched or unpickled")
+    was = s.remove_monitor(p, ref)
     entry = s.aliases.get(ref.lo) if ref.hi == s.hi else None
     if entry is not None and entry[0] is p and entry[1]:
         s.drop_alias(ref)

@@ -38,6 +38,12 @@ class WorkerConfig:
     cpu: int | None = None
 
 
+def call_process(system: str, part: str) -> None:
+    """Name this OS process in process lists (the kernel keeps 15 characters)."""
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(f"{system[:10]}:{part}"[:15])
+
+
 def inherit(fd: Any) -> int:
     """A descriptor sent along with the start of this worker."""
     return int(fd.detach())
@@ -52,6 +58,7 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
     faulthandler.enable(file=2)
     sys.path[:] = config.sys_path
     sys.modules["__main__"] = types.ModuleType("__main__")
+    call_process(config.name, f"w{config.index}")
     if config.cpu is not None:
         os.sched_setaffinity(0, {config.cpu})
     segment = Segment.attach(memfd, eventfds)

@@ -27,6 +27,8 @@ from libc.stdint cimport uint64_t
 
 from parallel_actors.workers.ident cimport Pid, Ref
 
+from parallel_actors.workers.reasons import Down as _Down
+
 import dataclasses
 import types
 import typing
@@ -151,6 +153,8 @@ cdef bint fits(object pattern, object message, int depth) except -1:
         return PyDict_Check(message) and fits_dict(pattern, message, depth)
     if PyList_Check(pattern):
         return PyList_Check(message) and fits_list(pattern, message, depth)
+    if isinstance(pattern, _GenericAlias):      # Callable[[int], int] is of a subclass
+        raise bad(pattern)
     if PyCallable_Check(pattern):
         return asked(pattern, message)
     if pattern is message:
@@ -243,6 +247,8 @@ cdef bint mentions_at(object pattern, uint64_t hi, uint64_t lo, int depth) excep
             part = <object>PyTuple_GET_ITEM(pattern, i)
             if (type(part) is Ref or type(part) is tuple) and mentions_at(part, hi, lo, depth + 1):
                 return True
+    elif type(pattern) is _Down:
+        return mentions_at(pattern.ref, hi, lo, 4)
     return False
 
 

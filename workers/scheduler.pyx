@@ -564,7 +564,7 @@ cdef class Scheduler:
             self.spawned[home] += 1
             pid = new_pid(self.hi, make_lo(self.endpoint, self.incarnation, self.spawned[home]))
             if name is not None and self.names.claim(name, pid.hi, pid.lo) != 1:
-                raise NameTaken(name)
+                raise self.taken(name)
             p = Process.__new__(Process)
             p.scheduler = self
             p.pid = pid
@@ -597,7 +597,7 @@ cdef class Scheduler:
                 break
             if self.names.claim(name, pid.hi, pid.lo) != 1:
                 self.spawned[home] -= 1
-                raise NameTaken(name)
+                raise self.taken(name)
             if self.segment.incarnation(home) == inc:
                 break
             # The root may have swept the names of that incarnation before ours was among them.
@@ -635,6 +635,12 @@ cdef class Scheduler:
     cdef object decoded(self, Encoded message):
         cdef bytes data = message.data
         return self.codec.decode(<const uint8_t *><const char *>data, len(data))
+
+    def taken(self, str name):
+        """The error for a name that another process has."""
+        cdef uint64_t hi = 0, lo = 0
+        holder = new_pid(hi, lo) if self.names.lookup(name, &hi, &lo) else None
+        return NameTaken(f"expected a name that is free, got {name!r}, which {holder or 'a dying process'} has", target=holder)
 
     def isolated_now(self, value):
         """An isolated copy of `value`, decoded at once (spawn arguments on the same worker)."""
@@ -903,12 +909,15 @@ cdef class Scheduler:
             for e in extra.tied:
                 if self.ties[e] is not None:
                     (<set>self.ties[e]).discard(p)
+        killed = type(reason) is str and reason == KILLED       # its == may be user code
         if p.kind == GUEST:
-            p.pending = ProcessExit(self.reason_value(reason))
+            p.pending = ProcessKilled(KILLED) if killed else ProcessExit(self.reason_value(reason))
+            if p.state == BLOCKED:
+                self.enqueue(p)
+            _discard_mail(p)
             return 0
         if has_stack:
             self.exiting += 1
-            killed = type(reason) is str and reason == KILLED       # its == may be user code
             p.pending = ProcessKilled(KILLED) if killed else ProcessExit(self.reason_value(reason))
             if p.state == BLOCKED:
                 self.enqueue(p)
@@ -1273,7 +1282,7 @@ cdef class Scheduler:
             if extra.name is not None:
                 raise NameTaken(f"{p.pid} is registered as {extra.name!r} already: a process has one name")
             if self.names.claim(operation[1], self.hi, lo) != 1:
-                raise NameTaken(operation[1])
+                raise self.taken(operation[1])
             extra.name = operation[1]
             return True
         if what == "unregister":
@@ -1619,10 +1628,11 @@ cdef class Scheduler:
             return 0
         if p.kind == GUEST:
             pending = p.pending
-            p.pending = None
-            raise pending
+            if not p.flags & EXITING:
+                p.pending = None        # told once; a killed guest is told at each call
+            raise pending.with_traceback(None)
         p.raised += 1
-        if p.raised > MAX_RAISED and p.kind != ASYNC:
+        if p.raised > MAX_RAISED:
             self.report("abandoned", {"pid": p.pid, "reason": p.pending.reason})
             self.exiting -= 1
             p.state = DEAD
@@ -1831,6 +1841,7 @@ cdef class Scheduler:
                 p.raised += 1
                 if p.raised > MAX_RAISED:
                     self.report("abandoned", {"pid": p.pid, "reason": p.pending.reason})
+                    self.abandoned.append(coroutine)    # released, it would be closed: and swallow that too
                     return True
                 try:
                     coroutine.throw(p.pending)

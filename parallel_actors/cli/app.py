@@ -70,7 +70,7 @@ def run(
     ] = None,
     pin: Annotated[
         bool | None,
-        typer.Option("--pin/--no-pin", help="Bind each worker to a core. [default: where it helps]"),
+        typer.Option("--pin/--no-pin", help="Bind each worker to a core. [default: no]"),
     ] = None,
     stop_timeout: Annotated[
         float | None,

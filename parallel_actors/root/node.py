@@ -77,6 +77,7 @@ class Root:
         self._ready_hook: Callable[[], None] | None = None
         self._failed_hook: Callable[[str], None] | None = None
         self._deadline: float | None = None
+        self._cpus = sorted(os.sched_getaffinity(0))
         segment.put_slot(segment.root, 0, LIVE)
         segment.set_os_pid(segment.root, os.getpid())
         self.scheduler = Scheduler(segment, segment.root, 0, "root")
@@ -142,6 +143,7 @@ class Root:
             interactive=self.console.interactive,
             sys_path=self.sys_path,
             stop_timeout=self.options.stop_timeout,
+            cpu=self._cpus[index % len(self._cpus)] if self.options.pin else None,
         )
         process = self._context.Process(
             target=boot.main,

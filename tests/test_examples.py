@@ -1,0 +1,318 @@
+"""The examples: each runs as a user would run it, and says what it should."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import uuid
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import psutil
+import pytest
+
+from leaks import eventually
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+# No limit of time in what is tested: on a machine whose cores are all busy it only takes longer.
+PATIENCE = 300
+
+
+def run(
+    folder: Path, example: str, *args: str | Path, workers: int = 2, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """`parallel-actors run example.py ARGS` in `folder`. It leaves no OS process behind, whatever it did."""
+    command = [sys.executable, "-m", "parallel_actors", "run", "-w", str(workers), *options]
+    # What it starts inherits this variable: so the processes of this very run are found, beside those of other tests.
+    name, value = "PARALLEL_ACTORS_TEST_RUN", uuid.uuid4().hex
+    done = subprocess.run(
+        [*command, str(EXAMPLES / example), *map(str, args)],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, name: value},
+        check=False,
+    )
+    eventually(lambda: marked(f"{name}={value}") == [], f"the OS processes of {example} are gone")
+    return done
+
+
+def marked(mark: str) -> list[int]:
+    """The living OS processes whose environment holds `mark`."""
+    found: list[int] = []
+    for process in psutil.process_iter(["pid"]):
+        try:
+            text = Path(f"/proc/{process.pid}/environ").read_bytes()
+        except OSError:  # gone, or somebody else's
+            continue
+        if mark.encode() in text.split(b"\0"):
+            found.append(process.pid)
+    return found
+
+
+# --- word_count -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def word_count() -> ModuleType:
+    """The example as a module, for its plain count."""
+    spec = importlib.util.spec_from_file_location("word_count_of_test", EXAMPLES / "word_count.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def plainly(word_count: ModuleType, *folders: Path) -> tuple[Counter[str], int, int]:
+    """(identifiers, files, skipped files), counted here, one file after the other."""
+    words: Counter[str] = Counter()
+    paths = [path for folder in folders for path in word_count.python_files(str(folder))]
+    skipped = 0
+    for path in paths:
+        counted = word_count.count_file(path)
+        words.update(counted.words)
+        skipped += counted.skipped is not None
+    return words, len(paths), skipped
+
+
+def top_of(output: str) -> list[tuple[str, int]]:
+    """The words that the example showed, with their counts."""
+    found = re.findall(r"^ *([\d,]+)  (\w+)$", output, re.MULTILINE)
+    return [(word, int(count.replace(",", ""))) for count, word in found]
+
+
+def check_counts(output: str, words: Counter[str], files: int, skipped: int) -> None:
+    assert f"\n{words.total():,} identifiers, {len(words):,} different, {skipped} files skipped\n" in output
+    expected = sorted(words.items(), key=lambda item: (-item[1], item[0]))
+    shown = top_of(output)
+    assert expected[: len(shown)] == shown
+    shares = re.findall(r"^ +(\d)  +(\d+)  +([\d,]+)  +([\d.]+)$", output, re.MULTILINE)
+    assert ["0", "1"] == [worker for worker, *_ in shares]
+    assert (files, words.total()) == (
+        sum(int(share[1]) for share in shares),
+        sum(int(share[2].replace(",", "")) for share in shares),
+    )
+
+
+def test_word_count_counts_what_a_plain_loop_counts(tmp_path: Path, word_count: ModuleType) -> None:
+    folders = [LIBRARY / "asyncio", LIBRARY / "email"]
+    done = run(tmp_path, "word_count.py", *folders, "--top", "1000000")
+    assert (0, "") == (done.returncode, done.stderr)
+    words, files, skipped = plainly(word_count, *folders)
+    assert f"{files} files, " in done.stdout
+    assert len(words) == len(top_of(done.stdout))
+    check_counts(done.stdout, words, files, skipped)
+
+
+def test_word_count_of_the_whole_standard_library(tmp_path: Path, word_count: ModuleType) -> None:
+    done = run(tmp_path, "word_count.py", "--top", "1000")
+    assert 0 == done.returncode, done.stdout + done.stderr
+    words, files, skipped = plainly(word_count, LIBRARY)
+    assert done.stdout.startswith(f"{files} files, ")
+    assert 1000 == len(top_of(done.stdout))
+    check_counts(done.stdout, words, files, skipped)
+    # Progress, where stderr is no terminal: a line now and then.
+    line = rf"2 workers: +\d+%, \d+ of {files} files"
+    assert all(re.fullmatch(line, shown) for shown in done.stderr.splitlines())
+
+
+def test_word_count_compares_with_the_plain_way(tmp_path: Path) -> None:
+    done = run(tmp_path, "word_count.py", LIBRARY / "json", "--compare")
+    assert (0, "") == (done.returncode, done.stderr)
+    times = r"\n2 workers +[\d.]+ s\none after another +[\d.]+ s\nratio +[\d.]+\nthe counts are equal\n$"
+    assert re.search(times, done.stdout)
+
+
+def test_word_count_says_which_files_it_skipped_and_why(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "good.py").write_text("match = case = match\n")
+    (corpus / "bytes.py").write_bytes(b"name = '\xff'\n")
+    (corpus / "codec.py").write_bytes(b"# coding: no-such-codec\n")
+    (corpus / "open.py").write_text("f(\n")
+    (corpus / "gone.py").symlink_to(corpus / "nowhere.py")
+    (corpus / "notes.txt").write_text("nothing\n")
+    done = run(tmp_path, "word_count.py", corpus, "--compare")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "\n3 identifiers, 2 different, 4 files skipped\n" in done.stdout
+    assert [("match", 2), ("case", 1)] == top_of(done.stdout)
+    assert "the counts are equal\n" in done.stdout
+    reasons = dict(re.findall(rf"^skipped {re.escape(str(corpus))}/(\w+)\.py: (\w+): ", done.stdout, re.MULTILINE))
+    assert {"bytes", "codec", "gone", "open"} == reasons.keys()
+    assert ("FileNotFoundError", "SyntaxError", "TokenError") == (reasons["gone"], reasons["codec"], reasons["open"])
+
+
+def with_a_death(folder: Path, code: str) -> Path:
+    """A corpus of 40 files and, beside it, the example with `code` at the start of count_file(path)."""
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number in range(1, 41):
+        (corpus / f"good_{number}.py").write_text("name = 1\n" * number)
+    source = (EXAMPLES / "word_count.py").read_text()
+    begin = "    words: Counter[str] = Counter()\n"
+    assert 1 == source.count(begin)
+    (folder / "deadly_count.py").write_text(source.replace(begin, code + begin))
+    return corpus
+
+
+@pytest.mark.contract("S2.4", "S9.2", partly=True)
+def test_word_count_goes_on_when_a_worker_is_killed(tmp_path: Path) -> None:
+    corpus = with_a_death(
+        tmp_path,
+        "    if pa.worker_index() == 1 and not os.path.exists('killed'):\n"
+        "        open('killed', 'w').close()\n"
+        "        os.kill(os.getpid(), 9)\n",
+    )
+    done = run(tmp_path, str(tmp_path / "deadly_count.py"), corpus, "--compare")
+    assert 0 == done.returncode, done.stderr
+    assert f"\n{sum(range(1, 41))} identifiers, 1 different, 0 files skipped\n" in done.stdout
+    assert done.stdout.endswith("the counts are equal\n")
+    assert {
+        "parallel-actors: worker 1 was killed by SIGKILL; it is replaced",
+        "a mapper on worker 1 died (worker 1 was killed by SIGKILL): its files go to another",
+    } == set(done.stderr.splitlines())
+
+
+def test_word_count_skips_a_file_that_mappers_die_of(tmp_path: Path) -> None:
+    corpus = with_a_death(
+        tmp_path, "    if path.endswith('deadly.py'):\n        raise MemoryError('more than there is')\n"
+    )
+    (corpus / "deadly.py").write_text("name = 1\n" * 20)
+    done = run(tmp_path, str(tmp_path / "deadly_count.py"), corpus, options=("--log-level", "CRITICAL"))
+    assert 0 == done.returncode, done.stderr
+    assert f"\n{sum(range(1, 41))} identifiers, 1 different, 1 files skipped\n" in done.stdout
+    why = "3 mappers died of it, the last: MemoryError: more than there is"
+    assert f"skipped {corpus}/deadly.py: {why}\n" in done.stdout
+    died = r"a mapper on worker [01] died \(MemoryError: more than there is\): its files go to another"
+    assert 3 == len(done.stderr.splitlines())
+    assert all(re.fullmatch(died, line) for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["no-such-folder"], "expected a folder, got '{folder}/no-such-folder', which is not there"),
+        (["a_file.py"], "expected a folder, got '{folder}/a_file.py', which is a file"),
+        (["empty"], "expected *.py files below {folder}/empty, found none"),
+        (["--top", "0"], "argument --top: expected a whole number from 1, got '0'"),
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+    ],
+)
+def test_word_count_refuses_with_a_sentence(tmp_path: Path, args: list[str], message: str) -> None:
+    (tmp_path / "a_file.py").touch()
+    (tmp_path / "empty").mkdir()
+    done = run(tmp_path, "word_count.py", *args)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("usage: word_count.py ")
+    assert done.stderr.endswith(f"\nword_count.py: error: {message.format(folder=tmp_path)}\n")
+
+
+# --- the small ones ---------------------------------------------------------------------------------------------------
+
+
+def test_echo(tmp_path: Path) -> None:
+    done = run(tmp_path, "echo.py")
+    assert (0, "you said: hi\nit ended: normal\n", "") == (done.returncode, done.stdout, done.stderr)
+    done = run(tmp_path, "echo.py", "one", "two", workers=1)
+    assert (0, "you said: one\nyou said: two\nit ended: normal\n") == (done.returncode, done.stdout)
+
+
+@pytest.mark.parametrize("args", [[], ["--apart"]])
+def test_ping_pong(tmp_path: Path, args: list[str]) -> None:
+    done = run(tmp_path, "ping_pong.py", *args)
+    where = "two workers" if args else "one worker"
+    rounds = "".join(f"ping {number} - pong {number}\n" for number in (1, 2, 3))
+    assert (0, "") == (done.returncode, done.stderr)
+    assert re.fullmatch(rf"{rounds}3 rounds on {where}: [\d.]+ us a round\n", done.stdout)
+
+
+def test_ping_pong_needs_two_workers_to_be_apart(tmp_path: Path) -> None:
+    done = run(tmp_path, "ping_pong.py", "--apart", workers=1)
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "expected two workers for --apart, got one: parallel-actors run -w 2 ...\n" == done.stderr
+
+
+@pytest.mark.parametrize("args", [[], ["--spread"]])
+def test_thread_ring(tmp_path: Path, args: list[str]) -> None:
+    done = run(tmp_path, "thread_ring.py", "-n", "7", "--hops", "1000", *args)
+    assert (0, "") == (done.returncode, done.stderr)
+    # Process 0 gets 1000, process 1 gets 999, ...: so 0 comes to process 1000 % 7.
+    expected = rf"7 processes, 1000 hops: it ended at process {1000 % 7}\n[\d.]+ s, [\d.]+ us a hop\n"
+    assert re.fullmatch(expected, done.stdout)
+
+
+@pytest.mark.contract("S4.1", "S9.2", partly=True)
+def test_crash_tells_what_happens_step_by_step(tmp_path: Path) -> None:
+    done = run(tmp_path, "crash.py", options=("--log-level", "CRITICAL"))
+    assert (0, "parallel-actors: worker 1 was killed by SIGKILL; it is replaced\n") == (done.returncode, done.stderr)
+    assert done.stdout == (
+        "1. A monitor: somebody else's crash is a message.\n"
+        "   it ended with ZeroDivisionError: division by zero\n"
+        "2. A link: who belongs together dies together.\n"
+        "   one was told to end, both did: ['no more', 'no more']\n"
+        "3. Trapped exits: the end of a linked process is a message, and we live on.\n"
+        "   our linked process ended with ZeroDivisionError: division by zero\n"
+        "4. kill: it can't be trapped.\n"
+        "   it ended with 'killed'\n"
+        "5. A worker is killed: its processes end, the others go on.\n"
+        "   one ended: worker 1 was killed by SIGKILL\n"
+        "   one ended: worker 1 was killed by SIGKILL\n"
+        "   one ended: worker 1 was killed by SIGKILL\n"
+        "   the counter on worker 0 goes on: 2 ticks\n"
+        "6. The worker has been replaced: it takes new processes.\n"
+        "   worker 1 runs in another OS process: True\n"
+    )
+
+
+def test_crash_reports_name_the_process_and_the_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "crash.py")
+    assert 0 == done.returncode
+    assert 2 == done.stderr.count("ZeroDivisionError: division by zero\n  running divide; ")
+    assert 2 == done.stderr.count("    return number / 0\n")
+
+
+def test_crash_needs_two_workers(tmp_path: Path) -> None:
+    done = run(tmp_path, "crash.py", workers=1)
+    assert (1, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("expected at least 2 workers (one is killed), got 1: ")
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: str(path.name))
+def test_each_example_says_how_to_run_it(path: Path) -> None:
+    first, _, rest = path.read_text().partition("\n")
+    assert first.startswith('"""')
+    assert f"    parallel-actors run examples/{path.name}" in rest or f"examples/{path.name}\n" in rest
+
+
+def test_modules_in_the_current_directory_are_not_imported(tmp_path: Path) -> None:
+    """The README's first command runs in a clone, whose folder holds our own sources without the compiled modules."""
+    here = tmp_path / "here"
+    (here / "parallel_actors").mkdir(parents=True)
+    for name in ("parallel_actors/__init__.py", "dill.py", "random.py"):
+        (here / name).write_text(f"raise SystemExit('{name} of the current directory was imported')\n")
+    # As the console script does: its own folder is first on sys.path, not the current one.
+    script = tmp_path / "script.py"
+    script.write_text("from parallel_actors.cli import main\nmain()\n")
+    done = subprocess.run(
+        [sys.executable, str(script), "run", "-w", "2", str(EXAMPLES / "echo.py")],
+        cwd=here,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (0, "you said: hi\nit ended: normal\n", "") == (done.returncode, done.stdout, done.stderr)
