@@ -1,7 +1,8 @@
 """What the process primitives cost: `parallel-actors run -w 2 benchmarks/primitives.py [--quick]`.
 
-Prints one line per figure: name, median, minimum and maximum of five runs after a warm-up. Worker 0 is "here", worker 1 is "across".
-The same workloads on the BEAM: `pingpong`, `gs_cast`, `spawn_idle` and `spawn_join` with one and two schedulers.
+Prints one line per figure: name, median, minimum and maximum of five runs after a warm-up. Worker 0 is "here", worker
+1 is "across". The same workloads on the BEAM: `pingpong`, `gs_cast`, `spawn_idle` and `spawn_join` with one and two
+schedulers.
 """
 
 from __future__ import annotations

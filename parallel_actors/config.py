@@ -223,7 +223,7 @@ class Options:
     """Bind each worker to a core of its own. None: no."""
 
     name: str = "parallel_actors"
-    """What the system's OS processes are called in process lists (its first ten characters, then `:root`, `:w0`, ...)."""
+    """What the OS processes are called in process lists (the first ten characters, then `:root`, `:w0`, ...)."""
 
 
 class Settings(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""Processes: what one does to itself and to others (OTP's `erlang` module). Compiled; re-exported here with `options`."""
+"""Processes: what one does to itself and to others (OTP's `erlang` module): the compiled API, and `options`."""
 
 from __future__ import annotations
 

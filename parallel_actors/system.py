@@ -1,7 +1,7 @@
 """`ActorSystem`: a node of one's own inside a program, a notebook, an asyncio application or a test.
 
-The calling thread becomes a process of the node (a guest, with a pid and a mailbox). The root is a small child process; workers are started
-by it. Everything ends with the `with` block, or with the program, however it ends.
+The calling thread becomes a process of the node (a guest, with a pid and a mailbox). The root is a small child
+process; workers are started by it. Everything ends with the `with` block, or with the program, however it ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from parallel_actors.config import Options, Settings, resolve
 from parallel_actors.workers import api, guest
 from parallel_actors.workers.errors import ActorError, NotRunning, StartError
 from parallel_actors.workers.ident import Pid, Ref
-from parallel_actors.workers.scheduler import Scheduler, current_scheduler, set_guest_factory, use_scheduler
+from parallel_actors.workers.scheduler import Scheduler, current_scheduler, use_scheduler
 from parallel_actors.workers.segment import Segment
 
 __all__ = ["ActorSystem"]
@@ -49,7 +49,6 @@ class _Node:
     scheduler: Scheduler
     pid: Pid
     former: Scheduler | None  # of this thread, put back at the end
-    former_factory: Callable[[], object] | None
     thread: int = field(default_factory=threading.get_ident)
 
 
@@ -102,7 +101,9 @@ def _await_ready(root: subprocess.Popen[bytes], report: int) -> None:
     while True:
         ready, _, _ = select.select([report], [], [], max(0.0, until - time.monotonic()))
         if not ready:
-            raise StartError(f"expected all workers to be up within {_START_TIMEOUT} s, they are not: is the machine overloaded?")
+            raise StartError(
+                f"expected all workers to be up within {_START_TIMEOUT} s, they are not: is the machine overloaded?"
+            )
         part = os.read(report, 4096)
         said += part
         if not part:
@@ -151,7 +152,8 @@ class ActorSystem:
         StartError: the root or its workers could not be started.
         ActorError: inside a worker, where there is a system already.
 
-    Systems may be nested and repeated; the innermost `with` is the current one. `async with` works the same inside asyncio.
+    Systems may be nested and repeated; the innermost `with` is the current one. `async with` works the same inside
+    asyncio.
     """
 
     def __init__(self, **settings: Unpack[Settings]) -> None:
@@ -163,7 +165,7 @@ class ActorSystem:
     def start(self) -> None:
         """Start the node and make the calling thread a process of it. `with` does this."""
         running = current_scheduler()
-        if running is not None and running.role == "worker":
+        if guest.inside_worker():
             raise ActorError(
                 "expected ActorSystem to be started outside of any, got a call inside a worker: the functions of "
                 "parallel_actors work here as they are"
@@ -178,12 +180,13 @@ class ActorSystem:
             raise
         pidfd = os.pidfd_open(root.pid)
         threads = guest.GuestThreads(segment, pidfd)
-        factory = set_guest_factory(threads.adopt)
+        guest.enter(threads)
         scheduler, pid = guest.attach(segment, pidfd)
-        self._node = _Node(segment, root, control, pidfd, threads, scheduler, pid, running, factory)
+        self._node = _Node(segment, root, control, pidfd, threads, scheduler, pid, running)
 
     def stop(self) -> None:
-        """Stop the node: every process gets the exit signal `shutdown`; what is left after `stop_timeout` is killed. `with` does this.
+        """Stop the node: every process gets the exit signal `shutdown`; what is left after `stop_timeout` is killed.
+        `with` does this.
 
         The calling thread's process ends too; pids of this node are dead from now on. Calling it again does nothing.
         """
@@ -194,10 +197,10 @@ class ActorSystem:
             raise ActorError("expected stop() to be called by the thread that started the system")
         self._node = None
         # The guests of this program end first: their links and monitors fire before the workers stop.
-        set_guest_factory(node.former_factory)
-        others = node.threads.end("the actor system of this thread has ended: start another one")
+        guest.leave(node.threads)
+        node.threads.end("the actor system of this thread has ended: start another one")
         if current_scheduler() is node.scheduler:
-            use_scheduler(node.former)
+            use_scheduler(None if node.former is None or node.former.closed else node.former)
         try:
             guest.detach(node.scheduler)
             _stop_root(node.root, node.control, self.options.stop_timeout)
@@ -207,8 +210,7 @@ class ActorSystem:
                 node.root.kill()
                 node.root.wait()
             os.close(node.pidfd)
-            if others == 0:
-                node.segment.close()
+            node.threads.release()
 
     def _running(self) -> _Node:
         if self._node is None:
@@ -240,7 +242,9 @@ class ActorSystem:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     async def __aenter__(self) -> ActorSystem:
@@ -248,7 +252,9 @@ class ActorSystem:
         self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     # --- the process API, for those who like it on the system ---
@@ -256,7 +262,9 @@ class ActorSystem:
     def _check(self) -> None:
         node = self._running()
         if threading.get_ident() == node.thread and current_scheduler() is not node.scheduler:
-            raise NotRunning("expected the innermost system of this thread, got an outer one: use the functions of parallel_actors")
+            raise NotRunning(
+                "expected the innermost system of this thread, got an outer one: use the functions of parallel_actors"
+            )
 
     def spawn(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
         """`parallel_actors.spawn` on this system."""

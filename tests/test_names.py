@@ -103,7 +103,9 @@ def test_names_that_are_no_text(names: NameTable) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("cfo"), st.integers(0, 5), st.integers(0, 2), st.integers(0, 1)), max_size=60))
+@given(
+    st.lists(st.tuples(st.sampled_from("cfo"), st.integers(0, 5), st.integers(0, 2), st.integers(0, 1)), max_size=60)
+)
 def test_against_a_dict(steps: list[tuple[str, int, int, int]]) -> None:
     segment = Segment.create(2)
     names = NameTable(segment)
@@ -157,7 +159,7 @@ def test_a_full_table_and_a_full_store_say_so() -> None:
         assert 256 == len(names.registered())
         with mmap.mmap(segment.fd, 4096) as header:
             struct.pack_into("=Q", header, 384, 229376)
-        with pytest.raises(MemoryError, match="can bind 229376 different names.*Use a Registry"):
+        with pytest.raises(MemoryError, match=r"can bind 229376 different names.*Use a Registry"):
             names.try_claim("one more", hi(0), 1)
         assert names.release("n000001", hi(0), 1)
         assert names.try_claim("n000001", hi(0), 2), "a bound name goes on working"
@@ -308,7 +310,7 @@ while segment.phase == 0:
 """
     both = [child(script, segment, 0), child(script, segment, 1)]
     try:
-        found = set()
+        found: set[int] = set()
         seen = 0
         while seen < 20_000 or len(found) < 2:
             pid = names.whereis("hot")

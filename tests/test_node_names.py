@@ -57,7 +57,7 @@ def register_and_tell(name: str, other: pa.Pid) -> None:
 
 
 @pytest.mark.contract("S5.1", partly=True)
-@pytest.mark.parametrize("name", ["", "ä ö 漢字 🐍", "a" * 300, "with\0zero", "with\nline", " "], ids=ascii)
+@pytest.mark.parametrize("name", ["ä ö 漢字 🐍", "a" * 255, "with\0zero", "with\nline", " "], ids=ascii)
 def test_any_text_is_a_name(node: pa.ActorSystem, name: str) -> None:
     one = puppet(1)
     pa.register(name, one.pid)
@@ -65,6 +65,19 @@ def test_any_text_is_a_name(node: pa.ActorSystem, name: str) -> None:
     assert pa.registered() == [name]
     pa.send(name, "hello")
     assert one.do(get) == "hello"
+
+
+@pytest.mark.contract("S5.1", partly=True)
+@pytest.mark.parametrize("name", ["", "a" * 256, "漢" * 100], ids=["empty", "256 bytes", "300 bytes"])
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_name_of_no_or_too_many_bytes_is_refused(node: pa.ActorSystem, worker: int, name: str) -> None:
+    one = puppet(0)
+    for call in (lambda: one.do(pa.register, name, one.pid), lambda: one.do(pa.options(worker=worker, name=name).spawn, park)):
+        with pytest.raises(ValueError, match="expected a name of 1 to 255 bytes"):
+            call()
+    assert pa.whereis(name) is None
+    assert sorted(pa.processes()) == sorted([pa.self_(), one.pid])
+    assert puppet(worker).do(pa.worker_index) == worker
 
 
 @pytest.mark.parametrize("name", [None, 1, b"bytes", ("a",)], ids=str)

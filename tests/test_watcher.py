@@ -37,7 +37,12 @@ def watched() -> Iterator[subprocess.Popen[bytes]]:
 
 def run(script: str, pidfd: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", "import os, sys\nfrom parallel_actors.workers import watcher\npidfd = int(sys.argv[1])\n" + script, str(pidfd)],
+        [
+            sys.executable,
+            "-c",
+            "import os, sys\nfrom parallel_actors.workers import watcher\npidfd = int(sys.argv[1])\n" + script,
+            str(pidfd),
+        ],
         pass_fds=[pidfd],
         stdout=subprocess.PIPE,
         text=True,
@@ -53,10 +58,13 @@ def run(script: str, pidfd: int) -> subprocess.Popen[str]:
         pytest.param("while True: pass", id="a loop"),
         pytest.param("import time; time.sleep(600)", id="asleep"),
         pytest.param(
-            "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals()); [sum(range(10**9)) for _ in range(99)]",
+            "import signal as s; s.pthread_sigmask(s.SIG_SETMASK, s.valid_signals())\nwhile True: sum(range(10**9))",
             id="all signals blocked",
         ),
-        pytest.param("import atexit; atexit.register(lambda: [0 for _ in iter(int, 1)]); [0 for _ in iter(int, 1)]", id="atexit that hangs"),
+        pytest.param(
+            "import atexit; atexit.register(lambda: [0 for _ in iter(int, 1)]); [0 for _ in iter(int, 1)]",
+            id="atexit that hangs",
+        ),
     ],
 )
 def test_it_dies_within_a_second_of_the_watched(watched: subprocess.Popen[bytes], busy: str) -> None:

@@ -322,7 +322,7 @@ cdef object awaiting(tuple patterns, object timeout, object default):
     cdef double limit = seconds(timeout, "timeout")
     if p.kind == GUEST:
         from parallel_actors.workers import guest_asyncio
-        return guest_asyncio.wait(s, patterns, timeout, default is not _NO_DEFAULT, default)
+        return guest_asyncio.wait(s, patterns, None if limit < 0 else limit, default is not _NO_DEFAULT, default)
     if p.kind != ASYNC:
         raise RuntimeError("expected to be awaited in a process whose body is an `async def`, got a plain one: use receive() and sleep() there")
     a = _Await.__new__(_Await)
@@ -423,7 +423,7 @@ def monitor(target, /, *, bint alias=False):
     return ref
 
 
-def demonitor(Ref ref, /, *, bint flush=False):
+def demonitor(Ref ref not None, /, *, bint flush=False):
     """Take a monitor off; with `flush`, its Down out of the mailbox too. Whether it was still there (OTP: `demonitor/2`)."""
     cdef Scheduler s = here()
     cdef Process p = acting(s)
@@ -458,7 +458,7 @@ def alias():
     return ref
 
 
-def unalias(Ref ref, /):
+def unalias(Ref ref not None, /):
     """Switch an alias of the caller off: what comes later is dropped before the mailbox. Whether it was on (OTP: `unalias/1`)."""
     cdef Scheduler s = here()
     cdef Process p = acting(s)
@@ -520,6 +520,8 @@ cdef object start_timer(object delay, object dest, object message, bint repeat):
         raise TypeError(f"expected a Pid, a name or an alias, got {dest!r} ({type(dest).__name__})")
     data = s.codec.encode(message)
     ns = <int64_t>(limit * 1e9)
+    if repeat and ns == 0:
+        ns = 1
     due = _time.monotonic_ns() + ns
     ref = s.make_ref(p)
     if p.kind == GUEST:
@@ -554,12 +556,12 @@ cdef object ask_timer(Ref ref, bint cancel):
     return None if left is NOT_FOUND else left
 
 
-def cancel_timer(Ref ref, /):
+def cancel_timer(Ref ref not None, /):
     """Cancel a timer: the seconds it had left, or None if it had fired or was none (OTP: `erlang:cancel_timer/1`)."""
     return ask_timer(ref, True)
 
 
-def read_timer(Ref ref, /):
+def read_timer(Ref ref not None, /):
     """The seconds a timer has left, or None (OTP: `erlang:read_timer/1`)."""
     return ask_timer(ref, False)
 

@@ -1,7 +1,7 @@
 """The life of a worker, from the forkserver's child to its exit.
 
-`main` is the target of `multiprocess.Process`. The forkserver imports this module ahead (preload), so that a start costs a fork and
-little more. The user's main file is never imported: what is `__main__` there is nobody's here.
+`main` is the target of `multiprocess.Process`. The forkserver imports this module ahead (preload), so that a start
+costs a fork and little more. The user's main file is never imported: what is `__main__` there is nobody's here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle  # noqa: F401  (preloaded for the codec)
 
 from parallel_actors.workers import api, guest, output, watcher  # noqa: F401  (api: preloaded for what unpickles there)
-from parallel_actors.workers.scheduler import Scheduler, set_guest_factory, use_scheduler
+from parallel_actors.workers.scheduler import Scheduler, use_scheduler
 from parallel_actors.workers.segment import Segment
 
 __all__ = ["WorkerConfig", "inherit", "main"]
@@ -66,14 +66,16 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
     scheduler = Scheduler(segment, config.index, config.incarnation, "worker")
     use_scheduler(scheduler)
     threads = guest.GuestThreads(segment, None)
-    set_guest_factory(threads.adopt)
+    guest.enter(threads)
     output.install(scheduler, config.log_level, config.interactive)
     scheduler.send_to_root(("ready", config.index, config.incarnation))
     code = 0
     try:
         scheduler.run_forever()
     except BaseException:
-        logging.getLogger("parallel_actors").critical("worker %s failed: a bug in parallel_actors", config.index, exc_info=True)
+        logging.getLogger("parallel_actors").critical(
+            "worker %s failed: a bug in parallel_actors", config.index, exc_info=True
+        )
         code = 70
     scheduler.send_to_root(("bye", config.index, config.incarnation))
     scheduler.flush_all(config.stop_timeout)

@@ -6,19 +6,32 @@ A guest polls its rings only while it is inside the library. For asyncio program
 from __future__ import annotations
 
 import os
+import sys
 import threading
-import weakref
+import time
+
 from parallel_actors.workers.errors import NotRunning
 from parallel_actors.workers.ident import Pid
-from parallel_actors.workers.scheduler import Scheduler, claim_guest, current_scheduler, release_guest, use_scheduler
+from parallel_actors.workers.scheduler import (
+    Scheduler,
+    claim_guest,
+    current_scheduler,
+    release_guest,
+    set_guest_factory,
+    use_scheduler,
+)
 from parallel_actors.workers.segment import Segment
 
-__all__ = ["GuestThreads", "attach", "detach"]
+__all__ = ["GuestThreads", "attach", "detach", "enter", "inside_worker", "leave"]
+
+# How long a thread waits for the slot of one that has just ended, seconds: the root hands it out again.
+_PATIENCE = 2.0
+_FREE, _CLAIMED, _LIVE, _ENDED = range(4)
 
 
 def attach(segment: Segment, root_pidfd: int | None) -> tuple[Scheduler, Pid]:
     """Make the calling thread a guest of the node. Its former scheduler, if any, is the caller's to put back."""
-    endpoint, incarnation = claim_guest(segment, os.getpid())
+    endpoint, incarnation = _claim(segment)
     scheduler = Scheduler(segment, endpoint, incarnation, "guest")
     pid = scheduler.add_guest_process()
     if root_pidfd is not None:
@@ -27,8 +40,29 @@ def attach(segment: Segment, root_pidfd: int | None) -> tuple[Scheduler, Pid]:
     return scheduler, pid
 
 
+def _claim(segment: Segment) -> tuple[int, int]:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return claim_guest(segment, os.getpid())
+        except NotRunning:
+            leaving = any(segment.slot(e)[1] in (_FREE, _CLAIMED, _ENDED) for e in range(segment.root + 1, segment.endpoints))
+            if not leaving or time.monotonic() > until:
+                raise
+        segment.wake(segment.root)
+        time.sleep(0.002)
+
+
+def _leave_loop(scheduler: Scheduler) -> None:
+    """Take the guest off the asyncio loop that it joined, if any."""
+    loops = sys.modules.get("parallel_actors.workers.guest_asyncio")
+    if loops is not None:
+        loops.leave(scheduler)
+
+
 def detach(scheduler: Scheduler, reason: object = "normal") -> None:
     """The guest leaves: links and monitors to it fire with `reason`, then its slot is given back."""
+    _leave_loop(scheduler)
     scheduler.end_guest(reason)
     endpoint, segment = scheduler.endpoint, scheduler.segment
     scheduler.close()
@@ -46,41 +80,92 @@ class _Leave:
         self.threads.forget(self.scheduler)
 
 
+# Of each thread: the `_Leave` of the system that it is a guest of.
+_LOCAL = threading.local()
+
+
 class GuestThreads:
     """The threads of this OS process that became guests by calling the API (not the one that runs `with ActorSystem`)."""
 
     def __init__(self, segment: Segment, root_pidfd: int | None) -> None:
         self._segment = segment
         self._root_pidfd = root_pidfd
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._guests: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+        # An RLock: a collection inside may end another guest of this thread.
+        self._lock = threading.RLock()
+        self._guests: set[Scheduler] = set()
         self._ended: str | None = None
+        self._released = False
+
+    @property
+    def in_worker(self) -> bool:
+        """Whether these are threads that user code started in a worker."""
+        return self._root_pidfd is None
 
     def adopt(self) -> None:
-        """Make the calling thread a guest (the engine calls this at a thread's first use of the API)."""
+        """Make the calling thread a guest (the engine calls this at a thread's first use of the API).
+
+        Also where it was a guest of a system that has ended, as the threads of a pool are that outlives systems.
+        """
+        former = current_scheduler()
+        held: _Leave | None = getattr(_LOCAL, "leave", None)
+        if former is not None and (held is None or held.scheduler is not former or held.threads is self):
+            raise NotRunning(former.lost)
         with self._lock:
             if self._ended is not None:
                 raise NotRunning(self._ended)
             scheduler, _ = attach(self._segment, self._root_pidfd)
             self._guests.add(scheduler)
-        self._local.leave = _Leave(self, scheduler)
+        _LOCAL.leave = _Leave(self, scheduler)
 
     def forget(self, scheduler: Scheduler) -> None:
-        """The thread of `scheduler` has ended."""
+        """The thread of `scheduler` has ended, or is a guest of another system now."""
         if current_scheduler() is scheduler:
             use_scheduler(None)
-        if self._ended is None:
-            detach(scheduler)
-        else:
-            scheduler.close()
+        with self._lock:
+            if self._ended is None:
+                detach(scheduler)
+            else:
+                _leave_loop(scheduler)
+                scheduler.close()
+            self._guests.discard(scheduler)
+            if self._released and not self._guests:
+                self._segment.close()
 
-    def end(self, reason: str) -> int:
-        """The system stops: the guests' next calls raise NotRunning. Returns how many threads still are guests."""
+    def end(self, reason: str) -> None:
+        """The system stops: the guests' next calls raise NotRunning."""
         with self._lock:
             self._ended = reason
-            guests = list(self._guests)
-            for scheduler in guests:
+            for scheduler in self._guests:
                 scheduler.lose(reason)
                 self._segment.wake_endpoint(scheduler.endpoint)
-        return len(guests)
+
+    def release(self) -> None:
+        """The system has stopped: close its segment, now or when the last thread that still looks at it has left."""
+        with self._lock:
+            self._released = True
+            if not self._guests:
+                self._segment.close()
+
+
+# The running systems of this program that adopt threads, in the order of their start; in a worker: its own.
+_SYSTEMS: list[GuestThreads] = []
+_SYSTEMS_LOCK = threading.Lock()
+
+
+def enter(threads: GuestThreads) -> None:
+    """From now on `threads` adopts the threads that call the API."""
+    with _SYSTEMS_LOCK:
+        _SYSTEMS.append(threads)
+        set_guest_factory(threads.adopt)
+
+
+def leave(threads: GuestThreads) -> None:
+    """Its system stops: the one that was started last of the others adopts threads again."""
+    with _SYSTEMS_LOCK:
+        _SYSTEMS.remove(threads)
+        set_guest_factory(_SYSTEMS[-1].adopt if _SYSTEMS else None)
+
+
+def inside_worker() -> bool:
+    """Whether this OS process is a worker."""
+    return any(threads.in_worker for threads in _SYSTEMS)

@@ -106,6 +106,7 @@ cdef const char* utf8(object name, Py_ssize_t* n) except NULL:
 cdef class NameTable:
     """The names of the run over a `Segment`. Any thread of any OS process may call it.
 
+    >>> from parallel_actors.workers.segment import Segment
     >>> segment = Segment.create(2)
     >>> names = NameTable(segment)
     >>> names.try_claim("db", 0x1_0000_0000, 7)

@@ -1,10 +1,12 @@
 """What a worker prints and logs goes to the root, which writes it (S9.6).
 
-`sys.stdout` and `sys.stderr` are replaced by `LineWriter`: it keeps an unfinished line per process and hands whole lines to the
-root, as messages in the worker's ring: so they keep the order of each process, and a killed worker's last lines arrive. (A file object
-shared by all processes of a worker would mix their lines, and isn't re-entrant.) Records of `logging` go the same way, formatted here.
+`sys.stdout` and `sys.stderr` are replaced by `LineWriter`: it keeps an unfinished line per process and hands whole
+lines to the root, as messages in the worker's ring: so they keep the order of each process, and a killed worker's
+last lines arrive. (A file object shared by all processes of a worker would mix their lines, and isn't re-entrant.)
+Records of `logging` go the same way, formatted here.
 
-The messages to the root's process: ``("out", 1 | 2, worker, source, text)`` and ``("log", worker, source, level, logger, created, text)``.
+The messages to the root's process: ``("out", 1 | 2, worker, source, text)`` and ``("log", worker, source, level,
+logger, created, text)``.
 """
 
 from __future__ import annotations
@@ -141,7 +143,7 @@ def install(scheduler: Scheduler, level: str, interactive: tuple[bool, bool]) ->
 
 
 def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
-    """Log what the scheduler reports: crashes, dead letters, stacks that it gave up, lines that a process left unfinished."""
+    """Log what the scheduler reports: crashes, dead letters, abandoned stacks, lines that a process left unfinished."""
     if kind == "partial_line":
         for number, text in facts["texts"].items():
             scheduler.send_to_root(("out", number, scheduler.endpoint, repr(facts["pid"]), text + "\n"))
@@ -150,10 +152,11 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
             return  # the root shows the main process's own end
         pid, reason = facts["pid"], facts["reason"]
         called = facts["name"] or facts["label"]
+        who = f"{pid!r} {called}" if called else repr(pid)
+        mail, links, ancestors = facts["message_queue_len"], facts["links"], list(facts["ancestors"])
         lines = [
-            f"process {pid!r}{f' {called}' if called else ''} crashed on worker {facts['worker']}: {reason.type}: {reason.text}",
-            f"  running {facts['initial_call']}; {facts['message_queue_len']} messages waiting; links {facts['links']}; "
-            f"ancestors {list(facts['ancestors'])}",
+            f"process {who} crashed on worker {facts['worker']}: {reason.type}: {reason.text}",
+            f"  running {facts['initial_call']}; {mail} messages waiting; links {links}; ancestors {ancestors}",
             reason.traceback.rstrip(),
         ]
         _CRASHES.error("%s", "\n".join(lines), extra={"source": repr(pid), "report": facts})
@@ -163,7 +166,8 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
         _DEAD_LETTERS.warning("a message to %s could not be delivered: %s", facts["to"], text)
     elif kind == "abandoned":
         _CRASHES.error(
-            "process %r swallowed its kill (%s) again and again: its stack was abandoned. Catch Exception, not BaseException",
+            "process %r swallowed its kill (%s) again and again: its stack was abandoned. "
+            "Catch Exception, not BaseException",
             facts["pid"],
             facts["reason"],
         )

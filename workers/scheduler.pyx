@@ -166,13 +166,15 @@ cdef dict _services = {}            # process-wide hooks: "guest" -> callable() 
 
 cdef Scheduler here():
     """The scheduler of the calling thread; a thread that has none becomes a guest."""
-    if pa_here != NULL:
+    if pa_here != NULL and (<Scheduler>pa_here).lost is None:
         return <Scheduler>pa_here
     return _adopt()
 
 
 cdef Scheduler _adopt():
     factory = _services.get("guest")
+    if factory is None and pa_here != NULL:
+        raise NotRunning((<Scheduler>pa_here).lost)
     if factory is None:
         raise NotRunning(
             "expected a running actor system in this program, got none: use `with ActorSystem():`, "
@@ -1310,7 +1312,10 @@ cdef class Scheduler:
             stack = [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_qualname}" for f in _await_frames(p.body)]
         elif p.carrier is not None:
             # It may have gone to look for other work on its own stack: then that is the running one.
-            frame = _getframe() if p.carrier is pa_current() else p.carrier.gr_frame
+            try:
+                frame = _getframe() if p.carrier is pa_current() else p.carrier.gr_frame
+            except ValueError:
+                frame = None        # no Python function at all: its body is a built-in one
             stack = [] if frame is None else [
                 f"{f.filename}:{f.lineno} {f.name}" for f in reversed(traceback.extract_stack(frame))]
         body = p.body

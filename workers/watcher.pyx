@@ -8,10 +8,10 @@ A worker may sit in a native call that holds the GIL when the root dies: no Pyth
 thread of Python's. So this is a bare pthread: it sleeps in `poll`, touches no Python object, and has all signals blocked (a handler
 of the user's, a profiler's for instance, must not run on its small stack, and Python's must run on the main thread).
 
-How it ends the process: by SIGKILL. `exit()` would run atexit handlers and flush stdio while other threads run, and may wait for ever on
-a lock that one of them holds; SIGTERM may be blocked or handled. `_exit` is as immediate, but it looks like an ordinary
-exit to whoever reaps us; SIGKILL says that the worker didn't end by itself. `_exit` comes second, for where a process can't SIGKILL itself: as PID 1 of a
-container.
+How it ends the process: by SIGKILL. `exit()` would run atexit handlers and flush stdio while other threads run, and may
+wait for ever on a lock that one of them holds; SIGTERM may be blocked or handled. `_exit` is as immediate, but it looks
+like an ordinary exit to whoever reaps us; SIGKILL says that the worker didn't end by itself. `_exit` comes second, for
+where a process can't SIGKILL itself: as PID 1 of a container.
 
 Not PR_SET_PDEATHSIG: it follows the *thread* that forked us, and the forkserver, not the root, is our parent.
 """

@@ -1,7 +1,7 @@
 """The root as a child of a program that uses `ActorSystem`: `python -c "... child.main()"`, started by `system.py`.
 
-It gets its descriptors and settings on the command line, says "ready" (or why not) on the report pipe, and stops when the control pipe says so
-or closes, or when the launching program dies, however it dies.
+It gets its descriptors and settings on the command line, says "ready" (or why not) on the report pipe, and stops when
+the control pipe says so or closes, or when the launching program dies, however it dies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Writes what the workers print and log: whole lines, in order per process.
 
-A thread does the writing, so that a reader of our output who has stopped reading (a full pipe, a paused terminal) can't keep the root
-from its work. The queue in between is bounded by count of pieces: beyond it the root itself waits, and with it, in turn, the printers.
+A thread does the writing, so that a reader of our output who has stopped reading (a full pipe, a paused terminal)
+can't keep the root from its work. The queue in between is bounded by count of pieces: beyond it the root itself
+waits, and with it, in turn, the printers.
 """
 
 from __future__ import annotations

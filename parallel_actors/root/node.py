@@ -1,8 +1,8 @@
 """`Root`: starts, watches, replaces and stops the workers of one node.
 
-One thread drives it: its scheduler's loop (the root is an endpoint like any other), which also waits for the workers' pidfds and for
-whatever `watch` adds. The flow of a worker's life: `_start_worker` -> ("ready") -> its pidfd -> `_worker_ended` -> names freed, slot counted
-up, death announced -> `_start_worker` again, unless the node stops.
+One thread drives it: its scheduler's loop (the root is an endpoint like any other), which also waits for the workers'
+pidfds and for whatever `watch` adds. The flow of a worker's life: `_start_worker` -> ("ready") -> its pidfd ->
+`_worker_ended` -> names freed, slot counted up, death announced -> `_start_worker` again, unless the node stops.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Root:
         on_message: called with each message to the root that isn't the root's own (the program's end, a stop).
     """
 
-    def __init__(self, segment: Segment, options: Options, sys_path: list[str], on_message: Callable[[Any], None]) -> None:
+    def __init__(
+        self, segment: Segment, options: Options, sys_path: list[str], on_message: Callable[[Any], None]
+    ) -> None:
         self.segment = segment
         self.options = options
         self.sys_path = sys_path
@@ -91,7 +93,10 @@ class Root:
     # --- life ---
 
     def run(self, on_ready: Callable[[], None], on_failure: Callable[[str], None]) -> None:
-        """Start the workers, call `on_ready` once all are up (or `on_failure` with why not), and run until the node has stopped."""
+        """Start the workers and run until the node has stopped.
+
+        `on_ready` is called once all workers are up, or `on_failure` with why they can't be.
+        """
         self._ready_hook, self._failed_hook = on_ready, on_failure
         # The workers must not import the main file of this program: for `multiprocess` there is none.
         main = sys.modules["__main__"]
@@ -110,7 +115,8 @@ class Root:
         for variable in _BLAS:
             os.environ.setdefault(variable, "1")
         forkserver.set_forkserver_preload(["parallel_actors.workers.boot"])
-        # `python -c` looks for modules in the current directory first: a user's dill.py there, or our own sources in a clone, would
+        # `python -c` looks for modules in the current directory first: a user's dill.py there, or our own sources in
+        # a clone, would
         # be imported instead of the real ones. Workers get their sys.path from us, not from the forkserver.
         flags = util._args_from_interpreter_flags()
         if "-P" not in flags:
@@ -148,7 +154,12 @@ class Root:
         process = self._context.Process(
             target=boot.main,
             name=f"{self.options.name}-worker-{index}",
-            args=(config, Inherited(self.segment.fd), [Inherited(fd) for fd in self.segment.eventfds], Inherited(self._pidfd)),
+            args=(
+                config,
+                Inherited(self.segment.fd),
+                [Inherited(fd) for fd in self.segment.eventfds],
+                Inherited(self._pidfd),
+            ),
         )
         try:
             process.start()
@@ -209,7 +220,8 @@ class Root:
         self._names.free_owner(endpoint, incarnation)
         self.scheduler.announce_down(endpoint, incarnation, cause)
         if state == FREE:
-            # Only now may another thread take the slot: its rings have been handed over or will be, by those who were told.
+            # Only now may another thread take the slot: its rings have been handed over or will be, by those who were
+            # told.
             self.segment.put_slot(endpoint, incarnation + 1, FREE)
 
     def _collect_guests(self) -> None:
@@ -231,7 +243,11 @@ class Root:
                 if worker is not None and worker.incarnation == incarnation:
                     worker.ready = True
                     self._failed_starts = 0
-                if self._ready_hook is not None and len(self.workers) == self.options.workers and all(w.ready for w in self.workers.values()):
+                if (
+                    self._ready_hook is not None
+                    and len(self.workers) == self.options.workers
+                    and all(w.ready for w in self.workers.values())
+                ):
                     hook, self._ready_hook = self._ready_hook, None
                     self._failed_hook = None
                     self.segment.phase = RUNNING
@@ -268,7 +284,7 @@ class Root:
             self._finish()
 
     def _tick(self) -> None:
-        """Now and then: escalate a stop that takes too long, try a failed start again, take in guests that have left."""
+        """Escalate a stop that takes too long, try failed starts again, take in guests that have left."""
         self._collect_guests()
         for index in list(self._to_start):
             if not self.stop_phase:

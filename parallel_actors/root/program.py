@@ -1,8 +1,9 @@
 """`run_program`: the root inside `parallel-actors run`.
 
-The command's own process is the root; the program's `main` runs as the first process, on worker 0. Signals come by a wake-up descriptor, so
-that the root's loop meets them between two turns: the first Ctrl-C (or SIGTERM) lets processes shut down, the second kills them, the third
-kills the workers. Exit codes: 0, 1 (main failed), what `sys.exit` asked for, 130 (Ctrl-C), 143 (SIGTERM).
+The command's own process is the root; the program's `main` runs as the first process, on worker 0. Signals come by a
+wake-up descriptor, so that the root's loop meets them between two turns: the first Ctrl-C (or SIGTERM) lets processes
+shut down, the second kills them, the third kills the workers. Exit codes: 0, 1 (main failed), what `sys.exit` asked
+for, 130 (Ctrl-C), 143 (SIGTERM).
 """
 
 from __future__ import annotations
