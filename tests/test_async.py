@@ -500,35 +500,6 @@ def test_absurd_time_outs_outside(node: pa.ActorSystem, timeout: Any) -> None:
     asyncio.run(main())
 
 
-@contract("S1.13", "S3.2", partly=True)
-def test_older_mail_is_not_looked_at_again_and_again(node: pa.ActorSystem) -> None:
-    """A waiting task looks at each message once, as `receive` does, however often others wake the loop."""
-    looked: list[object] = []
-
-    def wanted(message: object) -> bool:
-        looked.append(message)
-        return message == "go"
-
-    async def main() -> None:
-        me = pa.self_()
-        for i in range(100):
-            pa.send(me, i)
-        task = asyncio.ensure_future(_wait())
-        for i in range(20):
-            pa.options(worker=0).spawn(pa.send, me, ("more", i))
-            await asyncio.sleep(0.005)
-        pa.send(me, "go")
-        pa.options(worker=0).spawn(pa.send, me, "wake")
-        assert await task == "go"
-
-    async def _wait() -> object:
-        return await pa.areceive(wanted, timeout=WAIT)
-
-    asyncio.run(main())
-    assert len(looked) <= 122
-    mail()
-
-
 @contract("S1.13", partly=True)
 def test_a_task_that_still_waits_when_the_system_ends(no_leaks: None) -> None:
     async def main() -> list[str]:

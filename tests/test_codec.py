@@ -693,7 +693,7 @@ def write(file, message):
 def read(file):
     head = file.read(4)
     if len(head) < 4:
-        raise SystemExit
+        raise EOFError("the other process has gone")
     kept, data = pickle.loads(file.read(*struct.unpack("I", head)))
     store.kept.update(kept)
     return decode_bytes(codec, data)
@@ -710,9 +710,12 @@ CHILD = """
 import sys, wire
 out = sys.stdout.buffer
 sys.stdout = sys.stderr
-while True:
-    message = wire.read(sys.stdin.buffer)
-    wire.write(out, handle(message))
+try:
+    while True:
+        message = wire.read(sys.stdin.buffer)
+        wire.write(out, handle(message))
+except EOFError:
+    pass
 """
 '''
 
@@ -762,7 +765,7 @@ def test_main_an_instance_keeps_its_class_from_message_to_message(main: Main) ->
         def handle(p):
             types.add(type(p))
             return len(types), p.get(), type(p).__module__
-        '''.replace("\\n        ", "\\n"))
+        ''')
         assert peer.ask(P(1)) == (1, 22, "__main__")
         written = len(store.kept)
         for i in range(50):
@@ -787,6 +790,11 @@ def test_main_a_reply_has_the_class_of_home_untouched(main: Main) -> None:
         assert P.n == 7 and P.get is method and P().get() is globals()
         def f(): return 1
         assert peer.ask([f])[0] is f
+        gone = 1
+        data = encode_bytes(codec, lambda: gone)
+        del gone
+        decode_bytes(codec, data)
+        assert "gone" not in globals()              # home's globals are home's own
     """)
 
 
@@ -845,7 +853,7 @@ def test_main_a_redefined_class_is_a_new_one(main: Main) -> None:
         def handle(p):
             seen.append(type(p))
             return p.v(), len(set(seen))
-        '''.replace("\\n        ", "\\n"))
+        ''')
         class P:
             def v(self): return 1
         old = P()
@@ -961,7 +969,7 @@ def test_main_when_the_store_is_full_definitions_go_inline(main: Main) -> None:
         def handle(p):
             types.add(type(p))
             return len(types), p.get()
-        '''.replace("\\n        ", "\\n"))
+        ''')
         store.full = True
         assert peer.ask(P()) == (1, 3)
         assert peer.ask(P()) == (1, 3)
@@ -995,7 +1003,7 @@ def test_main_code_travels_on_from_a_worker_to_another(main: Main) -> None:
             elif callable(m):
                 globals()["known"] = m
             return onward.ask(m)
-        '''.replace("\\n        ", "\\n"))
+        ''')
         assert relay.ask(work) == 5
         assert relay.ask("inner") == 5
         assert relay.ask(P()) == 5
@@ -1016,7 +1024,7 @@ def test_main_lambdas_closures_and_local_classes(main: Main) -> None:
         def handle(m):
             types.add(type(m[0]))
             return m[0].get(), m[1](), m[2](), len(types)
-        '''.replace("\\n        ", "\\n"))
+        ''')
         made = make(3)
         assert peer.ask(made) == (6, 5, 3, 1)
         assert peer.ask(made) == (6, 5, 3, 1)

@@ -87,6 +87,7 @@ def test_links_and_monitors_fire_with_the_workers_death(actor_system: pa.ActorSy
     assert one.do(mail) == []
     assert pa.process_info(one.pid, "links") == []
     assert bystander.alive
+    one.do(pa.trap_exit, False)  # else it would sit out the stop
 
 
 @pytest.mark.contract("S9.2", "S4.1")
@@ -131,6 +132,7 @@ def test_a_dead_worker_is_replaced_and_its_processes_stay_dead(actor_system: pa.
     with pytest.raises(pa.NoProc):
         pa.register("old", old.pid)
     assert [actor.do(mail) for actor in new] == [[]] * 20
+    survivor.do(pa.trap_exit, False)  # else it would sit out the stop
 
 
 @pytest.mark.contract("S9.2", partly=True)
@@ -624,6 +626,7 @@ PROGRAM = """
     pa.receive()
     pa.receive()
     print(system.root_pid, *system.worker_pids, flush=True)
+    sys.stdin.readline()
     {wait}
 """
 
@@ -633,8 +636,13 @@ def launched(body: str, wait: str) -> Iterator[tuple[subprocess.Popen[str], list
     """A program with a system in it, and the OS processes of that system."""
     text = textwrap.dedent(PROGRAM).format(body=body, wait=wait)
     program = subprocess.Popen(
-        [sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", text],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
+    assert program.stdin is not None
     assert program.stdout is not None
     try:
         pids = [int(word) for word in program.stdout.readline().split()]
@@ -642,10 +650,12 @@ def launched(body: str, wait: str) -> Iterator[tuple[subprocess.Popen[str], list
         others = family(pids[0])
         assert set(pids) <= {process.pid for process in others}
         with ended_at_last(others):
+            program.stdin.close()
             yield program, others
     finally:
         program.kill()
         program.wait()
+        program.stdin.close()
         program.stdout.close()
 
 

@@ -33,6 +33,7 @@ from parallel_actors.workers.errors import NotPicklable
 contract = pytest.mark.contract
 
 makers: Any = ident  # its stub leaves the makers out: users have none
+PARAMS = "__dataclass_params__"
 PID = makers._pid(0x1234567800010002, 7)
 REF = makers._ref(0x1234567800010002, 9)
 
@@ -216,7 +217,7 @@ class Str(str):
     pass
 
 
-class NamedWithDict(collections.namedtuple("Base", "a")):  # noqa: PYI024
+class NamedWithDict(collections.namedtuple("Base", "a")):
     pass
 
 
@@ -310,7 +311,7 @@ def parts(o: object, seen: dict[int, object] | None = None) -> dict[int, object]
             if isinstance(it.__self__, types.ModuleType):
                 del seen[id(it)]
             todo.append(it.__self__)
-        elif dataclasses.is_dataclass(it) and type(it).__dict__["__dataclass_params__"].frozen:
+        elif dataclasses.is_dataclass(it) and getattr(type(it), PARAMS).frozen:
             if not getattr(it, "__dict__", {}).keys() - {f.name for f in dataclasses.fields(it)}:
                 del seen[id(it)]  # itself it can't change; its fields are looked at
             todo += [getattr(it, f.name) for f in dataclasses.fields(it)]

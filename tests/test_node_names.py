@@ -72,10 +72,16 @@ def test_any_text_is_a_name(node: pa.ActorSystem, name: str) -> None:
 @pytest.mark.parametrize("worker", [0, 1])
 def test_a_name_of_no_or_too_many_bytes_is_refused(node: pa.ActorSystem, worker: int, name: str) -> None:
     one = puppet(0)
-    for call in (lambda: one.do(pa.register, name, one.pid), lambda: one.do(pa.options(worker=worker, name=name).spawn, park)):
+    spawn = pa.options(worker=worker, name=name).spawn
+    for call in (
+        lambda: one.do(pa.register, name, one.pid),
+        lambda: one.do(spawn, park),
+        lambda: one.do(pa.whereis, name),
+        lambda: one.do(pa.send, name, "x"),
+    ):
         with pytest.raises(ValueError, match="expected a name of 1 to 255 bytes"):
             call()
-    assert pa.whereis(name) is None
+    assert pa.registered() == []
     assert sorted(pa.processes()) == sorted([pa.self_(), one.pid])
     assert puppet(worker).do(pa.worker_index) == worker
 

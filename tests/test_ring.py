@@ -602,7 +602,7 @@ def sleep(segment: Segment, me: int) -> bool:
 
 @pytest.mark.contract("S2.4")
 def test_wake_ups_at_full_speed(segment: Segment) -> None:
-    """At the speed of C, on the verge of sleeping. (What the fences prevent is too rare to be seen here: see the models.)"""
+    """At the speed of C, on the verge of sleeping. (What the fences prevent is too rare to see here: see the model.)"""
     script = (
         PRELUDE
         + """

@@ -360,8 +360,8 @@ def test_the_words_are_where_internals_says(segment: Segment) -> None:
 # --- the wake-up protocol: all interleavings, under store buffers ---
 #
 # The processor model is TSO (x86): each side has a first-in-first-out buffer of its stores, which reach the memory at
-# any later time; a fence or an atomic read-modify-write empties it first; a load looks into the own buffer, then into the
-# memory. An interleaving in which nothing can move any more while a record lies unread is a lost wake-up.
+# any later time; a fence or an atomic read-modify-write empties it first; a load looks into the own buffer, then into
+# the memory. An interleaving in which nothing can move any more while a record lies unread is a lost wake-up.
 
 PUT = """
     store tail {n}

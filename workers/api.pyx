@@ -17,7 +17,7 @@ from parallel_actors.workers.scheduler cimport (
     ASYNC, EXITING, GUEST, IS_KILL, IS_NORMAL, MAIL, NOT_FOUND, NOTHING, SCANNING, SLEEP, SPREAD, SUSPENDED, SYSTEM, TRAP_EXIT,
     Envelope, Process, Scheduler, here, me,
 )
-from parallel_actors.workers.segment cimport SLOT_LIVE
+from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
 
 import time as _time
 
@@ -192,6 +192,8 @@ def send(dest, message, /):
     if p is not None:
         if p.pending is not None:
             s.check(p)
+        if s.lost is not None and p.kind == GUEST:
+            raise NotRunning(s.lost)
         s.spend(p)
     if type(dest) is Pid:
         s.send_pid(<Pid>dest, message)
@@ -568,6 +570,11 @@ def read_timer(Ref ref not None, /):
 
 # ---------------------------------------------------------------------- looking at processes
 
+cdef bint guest_lives(Scheduler s, uint32_t e):
+    """Whether the guest of a live slot is alive: one that was killed is not, though its thread is still there."""
+    return ld32_relaxed(s.segment.slot_at(e) + 256) != 0
+
+
 cdef bint is_guest_pid(Scheduler s, Pid pid):
     return hi_endpoint(pid.hi) > s.segment.root
 
@@ -589,7 +596,7 @@ def is_alive(pid, /):
     if e >= s.segment.root:
         # The root lives as long as the run; a guest is its thread: as long as its slot.
         return (s.segment.state(e) == SLOT_LIVE and s.segment.incarnation(e) == hi_incarnation(target.hi)
-                and lo_counter(target.lo) == 1)
+                and lo_counter(target.lo) == 1 and (e == s.segment.root or guest_lives(s, e)))
     try:
         return s.ask(e, hi_incarnation(target.hi), ("is_alive", target.lo), FOREVER)
     except NoProc:
@@ -607,7 +614,8 @@ def processes():
             continue
         inc = s.segment.incarnation(e)
         if e > s.segment.root:
-            found.append(new_pid(make_hi(s.segment.nonce, e, inc), make_lo(e, inc, 1)))
+            if guest_lives(s, e):
+                found.append(new_pid(make_hi(s.segment.nonce, e, inc), make_lo(e, inc, 1)))
             continue
         try:
             some = s.ask(e, inc, ("processes",), FOREVER)

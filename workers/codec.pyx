@@ -868,6 +868,9 @@ cdef object reduce_class(object cls):
             _cp._enum_getstate(cls), None, None, _finish_class,
         )
     arguments = _cp._class_getnewargs(cls)
+    if typing.NamedTuple in arguments[2]:
+        # It isn't a class but makes one; what it made is a plain subclass of tuple.
+        arguments = arguments[:2] + (cls.__bases__,) + arguments[3:]
     state = _cp._class_getstate(cls)
     # cloudpickle sets __slots__ as a plain attribute, which leaves every instance with a __dict__.
     slots = state[0].get("__slots__")

@@ -18,6 +18,7 @@ from parallel_actors.workers.scheduler import (
     current_scheduler,
     release_guest,
     set_guest_factory,
+    set_lost_hook,
     use_scheduler,
 )
 from parallel_actors.workers.segment import Segment
@@ -49,7 +50,7 @@ def _claim(segment: Segment) -> tuple[int, int]:
             leaving = any(segment.slot(e)[1] in (_FREE, _CLAIMED, _ENDED) for e in range(segment.root + 1, segment.endpoints))
             if not leaving or time.monotonic() > until:
                 raise
-        segment.wake(segment.root)
+        segment.wake_endpoint(segment.root)
         time.sleep(0.002)
 
 
@@ -77,7 +78,8 @@ class _Leave:
         self.scheduler = scheduler
 
     def __del__(self) -> None:
-        self.threads.forget(self.scheduler)
+        if sys is not None and not sys.is_finalizing():
+            self.threads.forget(self.scheduler)
 
 
 # Of each thread: the `_Leave` of the system that it is a guest of.
@@ -107,8 +109,7 @@ class GuestThreads:
         Also where it was a guest of a system that has ended, as the threads of a pool are that outlives systems.
         """
         former = current_scheduler()
-        held: _Leave | None = getattr(_LOCAL, "leave", None)
-        if former is not None and (held is None or held.scheduler is not former or held.threads is self):
+        if former is not None and (not _drop(former) or former.segment is self._segment):
             raise NotRunning(former.lost)
         with self._lock:
             if self._ended is not None:
@@ -145,6 +146,18 @@ class GuestThreads:
             self._released = True
             if not self._guests:
                 self._segment.close()
+
+
+def _drop(scheduler: Scheduler) -> bool:
+    """Let go of what the calling thread holds of a system that has ended; False if it's the thread that started it."""
+    held: _Leave | None = getattr(_LOCAL, "leave", None)
+    if held is None or held.scheduler is not scheduler:
+        return False
+    del _LOCAL.leave, held  # its __del__ does it
+    return True
+
+
+set_lost_hook(_drop)
 
 
 # The running systems of this program that adopt threads, in the order of their start; in a worker: its own.

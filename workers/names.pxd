@@ -5,6 +5,10 @@ from parallel_actors.workers.segment cimport Segment
 @cython.final
 cdef class NameTable:        # over a Segment
     cdef readonly Segment segment
+    cdef uint32_t endpoint                   # the claimer, once claim_as has said so
+    cdef uint32_t incarnation
+    cdef bint claims_as_itself
+    cdef void claim_as(self, uint32_t endpoint, uint32_t incarnation) noexcept
     cdef uint8_t* _find(self, const char* text, size_t n, uint64_t hash, uint64_t* at_free) noexcept nogil
     cdef uint8_t* _bind(self, const char* text, size_t n) except NULL
     cdef bint lookup(self, str name, uint64_t* hi, uint64_t* lo) except -1

@@ -211,7 +211,11 @@ cdef class NameTable:
             old = ld64_acquire(entry + IN_OWNER)
             if state_of(old) != FREE:
                 return 0
-            mine = owner_of(CLAIMING, hi_endpoint(hi), hi_incarnation(hi), (old & VERSIONS) + 1)
+            # The claimer's own tag while it claims: if it is killed now, the sweep for *it* frees the entry.
+            if self.claims_as_itself:
+                mine = owner_of(CLAIMING, self.endpoint, self.incarnation, (old & VERSIONS) + 1)
+            else:
+                mine = owner_of(CLAIMING, hi_endpoint(hi), hi_incarnation(hi), (old & VERSIONS) + 1)
             if cas64(entry + IN_OWNER, old, mine):
                 break
         # Before any half of the pid: a reader that sees one must see that the owner has changed.
@@ -220,6 +224,12 @@ cdef class NameTable:
         st64_relaxed(entry + IN_LO, lo)
         # Fails only if the root has freed it: it holds us to be dead, and then so do all others.
         return cas64(entry + IN_OWNER, mine, owner_of(OWNED, hi_endpoint(hi), hi_incarnation(hi), mine & VERSIONS))
+
+    cdef void claim_as(self, uint32_t endpoint, uint32_t incarnation) noexcept:
+        """Whose claims these are, where a name is claimed for a process of another endpoint (spawn with a name)."""
+        self.endpoint = endpoint & 0xFFF
+        self.incarnation = incarnation & 0xFFFF
+        self.claims_as_itself = True
 
     cdef bint free(self, str name, uint64_t hi, uint64_t lo) except -1:
         cdef Py_ssize_t n

@@ -194,6 +194,7 @@ cdef class Scheduler:
     cdef int endpoint_down(self, uint32_t e, uint32_t inc, int cause) except -1
     cdef object ask(self, uint32_t e, uint32_t inc, object operation, double timeout)
     cdef int answer(self, Record *r) except -1
+    cdef uint64_t unborn_of(self, tuple operation) except? 0
     cdef object perform(self, tuple operation)
     # run queue and carriers
     cdef int enqueue(self, Process p) except -1

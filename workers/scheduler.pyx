@@ -172,9 +172,12 @@ cdef Scheduler here():
 
 
 cdef Scheduler _adopt():
+    cdef Scheduler lost
     factory = _services.get("guest")
     if factory is None and pa_here != NULL:
-        raise NotRunning((<Scheduler>pa_here).lost)
+        lost = <Scheduler>pa_here
+        _services["lost"](lost)
+        raise NotRunning(lost.lost)
     if factory is None:
         raise NotRunning(
             "expected a running actor system in this program, got none: use `with ActorSystem():`, "
@@ -200,6 +203,11 @@ def _forked():
 
 
 os.register_at_fork(after_in_child=_forked)
+
+
+def set_lost_hook(hook):
+    """Set what is called with a guest's scheduler whose system has ended, at the thread's next call."""
+    _services["lost"] = hook
 
 
 def set_guest_factory(factory):
@@ -332,6 +340,7 @@ cdef class Scheduler:
         self.root_lo = make_lo(segment.root, 0, 1)
         self.codec = Codec(segment.store_put, segment.store_get)
         self.names = NameTable(segment)
+        self.names.claim_as(endpoint, incarnation)
         self.table = {}
         self.aliases = {}
         self.requests = {}
@@ -503,6 +512,7 @@ cdef class Scheduler:
         p.flags |= SPREAD
         p.state = RUNNING
         self.current = p
+        self.segment.set_load(self.endpoint, 1, 0)      # is_alive() looks there
         return p.pid
 
     def end_guest(self, reason):
@@ -794,9 +804,9 @@ cdef class Scheduler:
             while box.queued_count and self.lost is None:
                 self.poll(1_000_000)
             return 0
-        while box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT:
-            self.flow_waiting.append((p, box))
-            self.block(p, FLOW)
+        # Woken, it goes on, however full it is again by then: others that weren't suspended may have been at it first.
+        self.flow_waiting.append((p, box))
+        self.block(p, FLOW)
         return 0
 
     # ------------------------------------------------------------------ exits
@@ -1204,8 +1214,11 @@ cdef class Scheduler:
         cdef Ref ref
         cdef pa_head head
         cdef bytes data
+        cdef uint64_t unborn = 0
         if e == self.endpoint:
-            return self.perform(operation)
+            unborn = self.unborn_of(operation)
+            if not unborn:
+                return self.perform(operation)
         if inc < self.believed[e]:
             raise NoProc(f"worker {e} has been replaced", reason=NOPROC)
         data = self.codec.encode(operation)
@@ -1219,7 +1232,10 @@ cdef class Scheduler:
         p.awaited = ref.lo
         p.reply = None
         try:
-            self.put(e, inc, REQUEST, 0, &head, 32, data, False)
+            if unborn:
+                self.unborn.setdefault(unborn, []).append((REQUEST, 0, 0, (<char *>&head)[:32] + data))
+            else:
+                self.put(e, inc, REQUEST, 0, &head, 32, data, False)
             if timeout >= 0:
                 self.arm(p, timeout)
             while p.reply is None and not p.timed_out:
@@ -1252,15 +1268,37 @@ cdef class Scheduler:
         memcpy(&head, r.body, 32)
         try:
             operation = self.codec.decode(r.body + 32, r.size - 32)
+            lo = self.unborn_of(operation)
+            if lo:
+                # It isn't dead: whoever asks has heard of it before us. Answered at its birth, or its spawner's end.
+                self.unborn.setdefault(lo, []).append((REQUEST, r.flags, r.aux, <bytes>r.body[:r.size]))
+                return 0
             reply = (True, self.perform(operation))
         except Exception as error:
             reply = (False, error)
+        if head.a == self.hi:
+            asked = self.requests.pop(head.b, None)
+            if asked is not None:
+                self.settle(<Process>asked[0], head.b, reply)
+            return 0
         try:
             data = self.codec.encode(reply)
         except NotPicklable as error:
             data = self.codec.encode((False, error))
         lo = head.b
         return self.put(hi_endpoint(head.a), hi_incarnation(head.a), ALIAS, 0, &lo, 8, data, False)
+
+    cdef uint64_t unborn_of(self, tuple operation) except? 0:
+        """The process that `operation` is about, if it may still be born; else 0."""
+        cdef uint64_t lo
+        what = operation[0]
+        if what == "info":
+            lo = operation[1]
+        elif what == "register" or what == "unregister":
+            lo = operation[2]
+        else:
+            return 0
+        return lo if self.find(lo) is None and self.is_unborn(lo) else 0
 
     cdef object perform(self, tuple operation):
         """What other endpoints may ask of this one. The first item names the operation."""
@@ -1912,6 +1950,9 @@ cdef class Scheduler:
                     left = True
         self.backlog = left
         if self.flow_waiting:
+            # One for each overflow, in the order of their coming: if all were let go at once, the first would fill it again, and
+            # the last would never have its turn.
+            woken = []
             waiting = self.flow_waiting
             self.flow_waiting = []
             for item in waiting:
@@ -1919,10 +1960,13 @@ cdef class Scheduler:
                 box = <Outbox>item[1]
                 if p.state != BLOCKED or p.wait != FLOW:
                     continue
-                if box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT:
+                if box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box in woken:
                     self.flow_waiting.append(item)
                 else:
+                    woken.append(box)
                     self.enqueue(p)
+            if self.flow_waiting:
+                self.backlog = True     # the next one's turn comes even if this one sends no more
         return 0
 
     cdef int drain(self) except -1:
