@@ -125,7 +125,7 @@ class SpawnOptions:
 def _check_choices(name: object, worker: object) -> None:
     if name is not None and not isinstance(name, str):
         raise TypeError(f"expected name to be a str, got {name!r} ({type(name).__name__})")
-    if worker is not None and (isinstance(worker, bool) or not isinstance(worker, int) or worker < 0):
+    if worker is not None and (isinstance(worker, bool) or not isinstance(worker, int) or not 0 <= worker < 4096):
         raise ValueError(f"expected worker to be the number of a worker (0, 1, ...), got {worker!r}")
 
 

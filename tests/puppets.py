@@ -5,7 +5,7 @@
     target.leave("boom")
     assert watcher.do(mail) == [pa.Down(ref, target.pid, "boom")]
 
-`do` runs a function in the puppet and returns its result. Functions that a test module defines are importable by the workers.
+`do` runs a function in the puppet and returns its result. Workers can import the functions of test modules.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def leave(reason: object) -> None:
 
 def mail() -> list[Any]:
     """Everything in the mailbox but orders."""
-    found = []
+    found: list[Any] = []
     while True:
         message = pa.receive(is_mail, timeout=0, default=None)
         if message is None:
@@ -64,7 +64,9 @@ def get(timeout: float = WAIT) -> Any:
 
 
 def is_mail(message: object) -> bool:
-    return not (isinstance(message, tuple) and bool(message) and type(message[0]) is str and message[0] in ("do", "done"))
+    return not (
+        isinstance(message, tuple) and bool(message) and type(message[0]) is str and message[0] in ("do", "done")
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Puppet:
     pid: pa.Pid
 
     def do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `function(*args)` in the process. Its result; its exception is raised here. Fails if the process is dead."""
+        """Run `function(*args)` in the process. Its result, or its exception. Fails if the process is dead."""
         if self.pid == pa.self_():
             return function(*args, **kwargs)
         watch = pa.monitor(self.pid)

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from puppets import GUEST, PLACES, WAIT, get, leave, mail, place, puppet
 
 import parallel_actors as pa
+from puppets import GUEST, PLACES, WAIT, get, leave, mail, place, puppet
 
 everywhere = pytest.mark.parametrize(("here", "there"), PLACES, ids=str)
 on_all = pytest.mark.parametrize("here", [GUEST, 0, 1])

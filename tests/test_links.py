@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
-from leaks import eventually
-from puppets import GUEST, PLACES, WAIT, Puppet, get, leave, mail, obey, place, puppet
 
 import parallel_actors as pa
+from leaks import eventually
+from puppets import GUEST, PLACES, WAIT, Puppet, get, leave, mail, obey, place, puppet
 
 everywhere = pytest.mark.parametrize(("here", "there"), PLACES, ids=str)
 both_workers = pytest.mark.parametrize(("here", "there"), [(0, 0), (0, 1)], ids=str)
@@ -349,7 +349,8 @@ def test_linked_again_after_unlink_it_acts_again(node: pa.ActorSystem, here: int
 def die_behind_my_back(target: pa.Pid, canary: str) -> None:
     """Have `target` end while nothing from it is taken in here; returns when its exit is on its way to the caller.
 
-    The canary lives beside the target, which linked to it after the link to the caller: so its name is free after the exit was sent.
+    The canary lives beside the target, which linked to it after it was linked to the caller: so its name is free when
+    the exit for the caller has been sent.
     """
     pa.send(target, ("do", pa.self_(), pa.make_ref(), leave, ("boom",), {}))
     while pa.whereis(canary) is not None:  # reads shared memory, takes nothing in

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+import parallel_actors as pa
 from leaks import eventually
 from puppets import GUEST, PLACES, WAIT, Puppet, get, mail, park, place, puppet
 
-import parallel_actors as pa
-
 everywhere = pytest.mark.parametrize(("here", "there"), [*PLACES, (0, GUEST), (GUEST, GUEST)], ids=str)
-
-
-def attended(actor: Puppet, function: Any, *args: Any) -> Any:
-    """`actor.do(...)` where the calling thread has to answer questions meanwhile: it does while it waits."""
-    return actor.do(function, *args)
 
 
 # --- register and look up ---------------------------------------------------------------------------------------------
@@ -25,16 +21,14 @@ def attended(actor: Puppet, function: Any, *args: Any) -> Any:
 
 @pytest.mark.contract("S5.1")
 @everywhere
-def test_a_name_is_seen_by_every_worker_once_register_has_returned(
-    node: pa.ActorSystem, here: int, there: int
-) -> None:
+def test_a_name_is_seen_by_every_worker_once_register_has_returned(node: pa.ActorSystem, here: int, there: int) -> None:
     one, other = place(here), place(there)
     observers = [puppet(0), puppet(1), Puppet(pa.self_())]
-    attended(one, pa.register, "name", other.pid)
+    one.do(pa.register, "name", other.pid)
     assert [actor.do(pa.whereis, "name") for actor in observers] == [other.pid] * 3
     assert [actor.do(pa.registered) for actor in observers] == [["name"]] * 3
     assert pa.process_info(other.pid, "registered_name") == "name"
-    attended(one, pa.unregister, "name")
+    one.do(pa.unregister, "name")
     assert [actor.do(pa.whereis, "name") for actor in observers] == [None] * 3
     assert [actor.do(pa.registered) for actor in observers] == [[]] * 3
     assert pa.process_info(other.pid, "registered_name") is None
@@ -73,12 +67,13 @@ def test_any_text_is_a_name(node: pa.ActorSystem, name: str) -> None:
 def test_a_name_of_no_or_too_many_bytes_is_refused(node: pa.ActorSystem, worker: int, name: str) -> None:
     one = puppet(0)
     spawn = pa.options(worker=worker, name=name).spawn
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: one.do(pa.register, name, one.pid),
         lambda: one.do(spawn, park),
         lambda: one.do(pa.whereis, name),
         lambda: one.do(pa.send, name, "x"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ValueError, match="expected a name of 1 to 255 bytes"):
             call()
     assert pa.registered() == []
@@ -88,7 +83,12 @@ def test_a_name_of_no_or_too_many_bytes_is_refused(node: pa.ActorSystem, worker:
 
 @pytest.mark.parametrize("name", [None, 1, b"bytes", ("a",)], ids=str)
 def test_what_is_no_text_is_no_name(node: pa.ActorSystem, name: Any) -> None:
-    for call in (lambda: pa.register(name, pa.self_()), lambda: pa.unregister(name), lambda: pa.whereis(name)):
+    calls: list[Callable[[], object]] = [
+        lambda: pa.register(name, pa.self_()),
+        lambda: pa.unregister(name),
+        lambda: pa.whereis(name),
+    ]
+    for call in calls:
         with pytest.raises(TypeError, match="expected a name to be a str"):
             call()
     with pytest.raises(TypeError, match="expected"):
@@ -105,7 +105,7 @@ def test_a_taken_name_is_refused(node: pa.ActorSystem, here: int, there: int) ->
     one, other = place(here), place(there)
     owner = puppet(1, name="taken")
     with pytest.raises(pa.NameTaken, match="taken"):
-        attended(one, pa.register, "taken", other.pid)
+        one.do(pa.register, "taken", other.pid)
     assert pa.whereis("taken") == owner.pid
     assert pa.process_info(other.pid, "registered_name") is None
 
@@ -126,10 +126,10 @@ def test_a_process_has_one_name(node: pa.ActorSystem, here: int, there: int) -> 
     one, other = place(here), place(there)
     pa.register("first", other.pid)
     with pytest.raises(pa.NameTaken, match="first"):
-        attended(one, pa.register, "second", other.pid)
+        one.do(pa.register, "second", other.pid)
     assert pa.whereis("second") is None
-    attended(one, pa.unregister, "first")
-    attended(one, pa.register, "second", other.pid)
+    one.do(pa.unregister, "first")
+    one.do(pa.register, "second", other.pid)
     assert pa.registered() == ["second"]
     pa.unregister("second")
 
@@ -350,7 +350,10 @@ def test_register_while_the_process_dies(node: pa.ActorSystem) -> None:
 
 @pytest.mark.contract("S5.1", partly=True)
 def test_a_thousand_names(node: pa.ActorSystem) -> None:
-    made = {f"service {number}": pa.options(worker=number % 2, name=f"service {number}").spawn(park) for number in range(1000)}
+    made = {
+        f"service {number}": pa.options(worker=number % 2, name=f"service {number}").spawn(park)
+        for number in range(1000)
+    }
     assert sorted(pa.registered()) == sorted(made)
     assert puppet(0).do(look_up, list(made)) == made
     for pid in made.values():

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
-from puppets import GUEST, WAIT, mail, place, puppet
 
 import parallel_actors as pa
+from puppets import GUEST, WAIT, mail, place, puppet
 
 contract = pytest.mark.contract
 # In a process of a worker, and in the test's own thread.
@@ -183,13 +183,14 @@ def test_a_pattern_that_fits_nothing_that_is_there_waits(node: pa.ActorSystem, h
 def test_a_time_out_raises_or_gives_the_default(node: pa.ActorSystem, here: int, timeout: float) -> None:
     def outcomes() -> list[object]:
         fill("unfitting")
-        found: list[object] = [pa.receive(int, timeout=timeout, default=None), pa.receive(int, timeout=timeout, default=3)]
+        found: list[object] = [
+            pa.receive(int, timeout=timeout, default=None),
+            pa.receive(int, timeout=timeout, default=3),
+        ]
         try:
             pa.receive(int, ("x", pa.ANY), timeout=timeout)
         except pa.ReceiveTimeout as error:
-            assert isinstance(error, TimeoutError)
-            assert error.elapsed == timeout
-            found.append(str(error))
+            found.append(str(error) if (isinstance(error, TimeoutError) and error.elapsed == timeout) else "wrong")
         return [*found, mail()]
 
     none, three, text, left = run(here, outcomes)
@@ -262,7 +263,9 @@ ABSURD = [-1, -0.001, float("nan"), -float("inf"), True, False, "1", b"1", bytea
 
 @contract("S3.1", partly=True)
 @anywhere
-@pytest.mark.parametrize("timeout", ABSURD, ids=lambda t: f"{type(t).__name__}-{t}" if isinstance(t, float | int) else type(t).__name__)
+@pytest.mark.parametrize(
+    "timeout", ABSURD, ids=lambda t: f"{type(t).__name__}-{t}" if isinstance(t, float | int) else type(t).__name__
+)
 def test_an_absurd_time_out_is_refused_before_anything_happens(node: pa.ActorSystem, here: int, timeout: Any) -> None:
     def refused() -> list[str]:
         fill("kept")
@@ -557,7 +560,9 @@ def by_anything_else() -> object:
 @contract("S3.2")
 @anywhere
 @pytest.mark.parametrize("wait", [by_reference, by_alias, by_either])
-def test_waiting_for_a_fresh_reference_skips_older_mail(node: pa.ActorSystem, here: int, wait: Callable[[], object]) -> None:
+def test_waiting_for_a_fresh_reference_skips_older_mail(
+    node: pa.ActorSystem, here: int, wait: Callable[[], object]
+) -> None:
     assert run(here, looks, wait) == (0, "the reply")
     assert run(here, looks, by_anything_else) == (1000, 7), "this test would see it"
 

@@ -15,6 +15,7 @@ from typing import IO
 
 import psutil
 import pytest
+
 from leaks import eventually
 from test_death import alive, ended_at_last, gone
 
@@ -26,13 +27,17 @@ class Lines:
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
-        self.text = ""
+        self._lines: list[str] = []
         self.thread = threading.Thread(target=self._read)
         self.thread.start()
 
     def _read(self) -> None:
         for line in self.stream:
-            self.text += line
+            self._lines.append(line)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._lines)
 
     def expect(self, text: str) -> None:
         eventually(lambda: text in self.text, f"{text!r} is printed", PATIENCE)
@@ -155,6 +160,7 @@ def test_arguments_and_spreading_spawns(run: Start) -> None:
     text = """
         def where(asker):
             pa.send(asker, pa.worker_index())
+            pa.receive()
 
         def main(args):
             for _ in range(10):
@@ -423,7 +429,12 @@ def embed(tmp_path: Path) -> Start:
 @pytest.mark.contract("S9.4", "S9.5", partly=True)
 @pytest.mark.parametrize(
     "wait",
-    ["pa.receive()", "pa.sleep(600)", "__import__('time').sleep(600)", "sys.stdin.close() or __import__('select').select([], [], [])"],
+    [
+        "pa.receive()",
+        "pa.sleep(600)",
+        "__import__('time').sleep(600)",
+        "sys.stdin.close() or __import__('select').select([], [], [])",
+    ],
     ids=["receive", "sleep", "time.sleep", "select"],
 )
 def test_ctrl_c_in_a_program_with_a_system_is_a_keyboard_interrupt(embed: Start, wait: str) -> None:

@@ -9,19 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+import parallel_actors as pa
 from leaks import eventually
 from puppets import GUEST, WAIT, mail, place, puppet
 
-import parallel_actors as pa
-
 contract = pytest.mark.contract
-# The timer's owner and the receiver: on one worker, on two, the owner the test's thread, the receiver the test's thread.
+# The timer's owner and the receiver: on one worker, on two, one of them the test's thread, both.
 everywhere = pytest.mark.parametrize(("here", "there"), [(0, 0), (0, 1), (GUEST, 0), (0, GUEST), (GUEST, GUEST)])
 anywhere = pytest.mark.parametrize("here", [0, GUEST])
 
 
 def get_soon() -> Any:
     return pa.receive(lambda m: not isinstance(m, tuple), timeout=WAIT)
+
+
+def await_sleep(pid: pa.Pid) -> None:
+    eventually(lambda: pa.process_info(pid, "status") == "waiting", "it sleeps")
 
 
 # --- sleep ------------------------------------------------------------------------------------------------------------
@@ -68,7 +72,7 @@ def test_a_sleeper_does_not_hold_up_its_neighbours(node: pa.ActorSystem) -> None
 def test_an_exit_wakes_a_sleeper(node: pa.ActorSystem) -> None:
     for reason, seen in (("stop it", "stop it"), ("kill", "killed")):
         pid, ref = pa.options(worker=0).spawn_monitor(pa.sleep, WAIT * 10)
-        eventually(lambda pid=pid: pa.process_info(pid, "status") == "waiting", "it sleeps")
+        await_sleep(pid)
         pa.exit(pid, reason)
         assert pa.receive(timeout=WAIT) == pa.Down(ref, pid, seen)
 
@@ -77,7 +81,7 @@ def test_an_exit_wakes_a_sleeper(node: pa.ActorSystem) -> None:
 @pytest.mark.parametrize("duration", [None, math.inf, 1e300])
 def test_sleep_for_ever(node: pa.ActorSystem, duration: float | None) -> None:
     pid, ref = pa.options(worker=0).spawn_monitor(pa.sleep, duration)
-    eventually(lambda: pa.process_info(pid, "status") == "waiting", "it sleeps")
+    await_sleep(pid)
     pa.exit(pid, "enough")
     assert pa.receive(timeout=WAIT) == pa.Down(ref, pid, "enough")
 
@@ -320,7 +324,8 @@ def test_an_interval_of_nothing_is_refused(node: pa.ActorSystem, here: int) -> N
 @contract("S1.11", partly=True)
 @anywhere
 def test_a_timer_for_what_is_no_address_is_refused(node: pa.ActorSystem, here: int) -> None:
-    for bad in (None, 1, b"name", ("name",)):
+    nonsense: list[Any] = [None, 1, b"name", ("name",)]
+    for bad in nonsense:
         with pytest.raises(TypeError, match="expected a Pid, a name or an alias, got"):
             place(here).do(pa.send_after, 0, bad, "never")
 

@@ -38,12 +38,12 @@ are loaded in the receiver. It looks at types only by identity, so it runs no us
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_Next, PyDict_SetItem, PyDict_Size
+from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_Next, PyDict_SetItem
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice, PyList_New, PyList_SET_ITEM
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_FromLongLong
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -104,7 +104,6 @@ cdef extern from *:
     }
     static inline PyObject *pa_function_dict(PyObject *f) { return ((PyFunctionObject *)f)->func_dict; }
     static inline Py_ssize_t pa_basicsize(PyObject *t) { return ((PyTypeObject *)t)->tp_basicsize; }
-    static inline Py_ssize_t pa_dictoffset(PyObject *t) { return ((PyTypeObject *)t)->tp_dictoffset; }
     static inline int pa_has_dict(PyObject *t) {
     #if PY_VERSION_HEX >= 0x030C0000
         if (((PyTypeObject *)t)->tp_flags & Py_TPFLAGS_MANAGED_DICT) return 1;
@@ -860,7 +859,7 @@ cdef object _token = _PickleBuffer(bytearray(1))
 
 
 cdef object reduce_class(object cls):
-    cdef object name, arguments, state
+    cdef object arguments, state
     if issubclass(cls, enum.Enum):
         arguments = _cp._enum_getnewargs(cls)
         return (
@@ -994,7 +993,6 @@ cdef class Writer:
         cdef object place, entries = None, whole, code, tracker = None
         cdef Namespace ns
         cdef dict attributes, slots, globals
-        cdef bint named
         if by_reference(function, module, name):
             return NotImplemented
         whole = self.reference(function, module, name)
@@ -1065,7 +1063,6 @@ cdef class Writer:
         return define(codec, o)
 
     cdef bytes output(self):
-        cdef bytes head
         cdef uint64_t word
         cdef uint32_t count
         cdef list parts
@@ -1126,7 +1123,7 @@ cdef Definition define(Codec codec, object o):
 cdef uint64_t bundle_of(Codec codec, Definition d) except? 0xFFFFFFFFFFFFFFFF:
     """The offset of a list of all globals that the code of `d` reaches, as they are now."""
     cdef uint64_t now = 0
-    cdef set reached, spaces
+    cdef set reached
     cdef list todo, entries
     cdef Entry entry
     cdef Namespace ns
@@ -1321,8 +1318,6 @@ cdef Kind classify(object cls):
 cdef Kind frozen_kind(object cls):
     """For a frozen dataclass that is nothing but its fields, else None."""
     cdef Kind kind
-    if not cls.__dict__["__dataclass_params__"].frozen:
-        return None
     fields = cls.__dict__.get("__dataclass_fields__")
     if type(fields) is not dict:
         return None
@@ -1810,7 +1805,6 @@ cdef class Codec:
     cdef bytes encode(self, object message):
         cdef Buffer b
         cdef int done
-        cdef bytes data
         b.data = b.small
         b.room = SMALL_BUFFER
         b.size = 1

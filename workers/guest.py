@@ -6,9 +6,11 @@ A guest polls its rings only while it is inside the library. For asyncio program
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from parallel_actors.workers.errors import NotRunning
 from parallel_actors.workers.ident import Pid
@@ -28,6 +30,7 @@ __all__ = ["GuestThreads", "attach", "detach", "enter", "inside_worker", "leave"
 # How long a thread waits for the slot of one that has just ended, seconds: the root hands it out again.
 _PATIENCE = 2.0
 _FREE, _CLAIMED, _LIVE, _ENDED = range(4)
+_ROOT_DIED = "the actor system has ended: its root process died"
 
 
 def attach(segment: Segment, root_pidfd: int | None) -> tuple[Scheduler, Pid]:
@@ -36,7 +39,7 @@ def attach(segment: Segment, root_pidfd: int | None) -> tuple[Scheduler, Pid]:
     scheduler = Scheduler(segment, endpoint, incarnation, "guest")
     pid = scheduler.add_guest_process()
     if root_pidfd is not None:
-        scheduler.watch_fd(root_pidfd, lambda: scheduler.lose("the actor system has ended: its root process died"))
+        scheduler.watch_fd(root_pidfd, lambda: scheduler.lose(_ROOT_DIED))
     use_scheduler(scheduler)
     return scheduler, pid
 
@@ -47,11 +50,18 @@ def _claim(segment: Segment) -> tuple[int, int]:
         try:
             return claim_guest(segment, os.getpid())
         except NotRunning:
-            leaving = any(segment.slot(e)[1] in (_FREE, _CLAIMED, _ENDED) for e in range(segment.root + 1, segment.endpoints))
+            slots = range(segment.root + 1, segment.endpoints)
+            leaving = any(segment.slot(e)[1] in (_FREE, _CLAIMED, _ENDED) for e in slots)
             if not leaving or time.monotonic() > until:
                 raise
         segment.wake_endpoint(segment.root)
         time.sleep(0.002)
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _leave_loop(scheduler: Scheduler) -> None:
@@ -77,8 +87,8 @@ class _Leave:
         self.threads = threads
         self.scheduler = scheduler
 
-    def __del__(self) -> None:
-        if sys is not None and not sys.is_finalizing():
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not finalizing():  # by then this module's globals may be gone
             self.threads.forget(self.scheduler)
 
 
@@ -87,7 +97,7 @@ _LOCAL = threading.local()
 
 
 class GuestThreads:
-    """The threads of this OS process that became guests by calling the API (not the one that runs `with ActorSystem`)."""
+    """The threads of this OS process that became guests by calling the API (not those that run `with ActorSystem`)."""
 
     def __init__(self, segment: Segment, root_pidfd: int | None) -> None:
         self._segment = segment
@@ -114,6 +124,8 @@ class GuestThreads:
         with self._lock:
             if self._ended is not None:
                 raise NotRunning(self._ended)
+            if self._root_pidfd is not None and _readable(self._root_pidfd):
+                raise NotRunning(_ROOT_DIED)
             scheduler, _ = attach(self._segment, self._root_pidfd)
             self._guests.add(scheduler)
         _LOCAL.leave = _Leave(self, scheduler)

@@ -131,6 +131,8 @@ cdef extern from "Python.h":
         PYGEN_NEXT
     PySendResult PyIter_Send(object, object, PyObject **) except? PYGEN_ERROR
     int PyCoro_CheckExact(object)
+    int PyGen_CheckExact(object)
+    int PyAsyncGen_CheckExact(object)
     int PyErr_CheckSignals() except -1
 
 import greenlet as _greenlet_module
@@ -803,6 +805,7 @@ cdef class Scheduler:
             # A dead worker's overflow is thrown away by its WDOWN, which this very loop takes in.
             while box.queued_count and self.lost is None:
                 self.poll(1_000_000)
+                PyErr_CheckSignals()
             return 0
         # Woken, it goes on, however full it is again by then: others that weren't suspended may have been at it first.
         self.flow_waiting.append((p, box))
@@ -923,6 +926,7 @@ cdef class Scheduler:
                     (<set>self.ties[e]).discard(p)
         killed = type(reason) is str and reason == KILLED       # its == may be user code
         if p.kind == GUEST:
+            self.segment.set_load(self.endpoint, 0, 0)
             p.pending = ProcessKilled(KILLED) if killed else ProcessExit(self.reason_value(reason))
             if p.state == BLOCKED:
                 self.enqueue(p)
@@ -1624,6 +1628,8 @@ cdef class Scheduler:
                     if self.lost is not None or self.closed:
                         raise NotRunning(self.lost or "the actor system of this thread has ended: start another one")
                     self.poll(PARK_NS)
+                    # Ctrl-C may come to another thread, or between two sleeps: no EINTR tells of it.
+                    PyErr_CheckSignals()
             finally:
                 p.state = RUNNING       # also when Ctrl-C came
                 p.wait = NOTHING
@@ -1764,6 +1770,8 @@ cdef class Scheduler:
                     p.body = result
                     result = None
                     done = self.step(p)
+                elif PyGen_CheckExact(result) or PyAsyncGen_CheckExact(result):
+                    raise TypeError(f"expected a def or an async def as the body of a process, got a generator function: {result!r} would never run")
             else:
                 done = self.step(p)
         except ProcessExit as error:

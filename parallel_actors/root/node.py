@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -69,7 +70,8 @@ class Root:
         self.segment = segment
         self.options = options
         self.sys_path = sys_path
-        self.console = Console(prefix=options.prefix_output)
+        self.console = Console(prefix=options.prefix_output, urgent=self._urgent)
+        self._watched = select.poll()
         self.workers: dict[int, Worker] = {}
         self.stop_phase = 0
         self.failure: str | None = None
@@ -133,6 +135,11 @@ class Root:
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call `callback` whenever `fd` is readable."""
         self.scheduler.watch_fd(fd, callback)
+        self._watched.register(fd, select.POLLIN)
+
+    def _urgent(self) -> bool:
+        """Whether something needs the root more than the output does."""
+        return self.stop_phase > 0 or bool(self._watched.poll(0))
 
     def _start_worker(self, index: int) -> None:
         incarnation, _ = self.segment.slot(index)
@@ -188,6 +195,7 @@ class Root:
 
     def _worker_ended(self, worker: Worker) -> None:
         self.scheduler.unwatch_fd(worker.pidfd)
+        self._watched.unregister(worker.pidfd)
         os.close(worker.pidfd)
         worker.process.join(_STATUS_TIMEOUT)
         code = worker.process.exitcode
@@ -310,7 +318,8 @@ class Root:
         use_scheduler(self._former)
         self.scheduler.close()
         os.close(self._pidfd)
-        self.console.close()
+        # Who has asked for it twice wants it now.
+        self.console.close(5.0 if self.stop_phase < 2 else 0.5)
         _end_helpers()
 
 

@@ -80,7 +80,7 @@ class _Program:
         if isinstance(reason, Crash):
             if reason.type == "SystemExit":
                 # As Python itself: a number is the code, anything else is printed.
-                if reason.text.lstrip("-").isdigit():
+                if reason.text.lstrip("-").isdigit() and not isinstance(getattr(reason.exception, "code", None), str):
                     return int(reason.text) & 0xFF
                 console.out(2, "main", reason.text + "\n")
                 return 1
