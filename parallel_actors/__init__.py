@@ -51,6 +51,7 @@ from parallel_actors.process import (
 from parallel_actors.system import ActorSystem
 from parallel_actors.workers.errors import (
     ActorError,
+    NamesFull,
     NameTaken,
     NoProc,
     NotPicklable,
@@ -59,7 +60,9 @@ from parallel_actors.workers.errors import (
     ProcessExit,
     ProcessKilled,
     ReceiveTimeout,
+    SegmentFull,
     StartError,
+    StoreFull,
 )
 from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.patterns import ANY
@@ -75,6 +78,7 @@ __all__ = [
     "Down",
     "Exit",
     "NameTaken",
+    "NamesFull",
     "NoProc",
     "NotPicklable",
     "NotRegistered",
@@ -84,8 +88,10 @@ __all__ = [
     "ProcessKilled",
     "ReceiveTimeout",
     "Ref",
+    "SegmentFull",
     "Shutdown",
     "StartError",
+    "StoreFull",
     "WorkerDown",
     "alias",
     "ancestors",

@@ -6,9 +6,9 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from leaks import Footprint, eventually
 
 import parallel_actors as pa
+from leaks import Footprint, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def shared_node() -> Iterator[pa.ActorSystem]:
 
 @pytest.fixture
 def node(shared_node: pa.ActorSystem) -> Iterator[pa.ActorSystem]:
-    """A system of two workers that the tests of a module share. After each test its processes are killed and the mailbox emptied.
+    """A system of two workers that the tests of a module share; each test ends with its processes killed.
 
     For tests that leave workers alone. A test must not depend on worker numbers having had no other process before.
     """

@@ -375,7 +375,7 @@ def test_the_same_holds_for_everything_that_carries_values(node: pa.ActorSystem,
             lambda: pa.send_interval(60, to, lock),
             lambda: spawning.spawn(print, lock),
             lambda: spawning.spawn_link(lambda: lock.acquire()),
-            lambda: spawning.spawn_monitor(print, end=lock),  # type: ignore[call-arg, arg-type]
+            lambda: spawning.spawn_monitor(print, end=lock),  # type: ignore[arg-type]
         ):
             try:
                 call()
@@ -589,12 +589,8 @@ class Reviving:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        acted: dict[str, Callable[[], object]] = {
-            "send": self.send,
-            "receive": pa.receive,
-            "sleep": lambda: pa.sleep(0.01),
-            "spawn": self.spawn,
-        }
+        acted: dict[str, Callable[[], object]] = {"send": self.send, "receive": pa.receive, "spawn": self.spawn}
+        acted["sleep"] = lambda: pa.sleep(0.01)
         acted[self.what]()
 
     def send(self) -> None:
@@ -814,6 +810,7 @@ def test_a_reason_that_compares_with_nothing(node: pa.ActorSystem, here: int, th
 
     sender, target, neighbour = place(here), puppet(there), puppet(there)
     watch = pa.monitor(target.pid)
+    target.do(bool)  # it has the monitor: the exit comes from somebody else, and could overtake it
     sender.do(send_exit, target.pid)
     assert type(Puppet.reason_of(watch)) is AwkwardReason
     assert neighbour.do(lambda: 1) == 1
@@ -827,6 +824,7 @@ def test_a_reason_that_cannot_be_unpickled_is_a_crash_that_says_so(node: pa.Acto
 
     sender, target, neighbour = place(here), puppet(there), puppet(there)
     watch = pa.monitor(target.pid)
+    target.do(bool)  # it has the monitor: the exit comes from somebody else, and could overtake it
     sender.do(send_exit, target.pid)
     reason = Puppet.reason_of(watch)
     assert isinstance(reason, pa.Crash)

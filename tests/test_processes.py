@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import greenlet  # type: ignore[import-untyped]
+import greenlet
 import pytest
 
 import parallel_actors as pa

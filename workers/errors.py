@@ -16,6 +16,7 @@ __all__ = [
     "CallTimeout",
     "CallingSelf",
     "NameTaken",
+    "NamesFull",
     "NoProc",
     "NodeDown",
     "NotPicklable",
@@ -25,7 +26,9 @@ __all__ = [
     "ProcessKilled",
     "ReceiveTimeout",
     "RemoteError",
+    "SegmentFull",
     "StartError",
+    "StoreFull",
 ]
 
 
@@ -164,6 +167,27 @@ class StartError(ActorError, RuntimeError):
     """Raised in the starter when a process failed, or took too long, to start.
 
     `reason` says why. The process is dead and its name is free when this is raised.
+    """
+
+
+class SegmentFull(ActorError, MemoryError):
+    """Raised when the shared memory can't grow: the machine, or this program's cgroup, has no memory left.
+
+    What to do: give the program more memory, or have fewer and smaller messages under way.
+    """
+
+
+class StoreFull(SegmentFull):
+    """Raised when the store of the run (names, definitions of `__main__`) is used up: 256 MiB.
+
+    What to do: use fewer distinct names, and don't define classes and functions anew without end.
+    """
+
+
+class NamesFull(ActorError, MemoryError):
+    """Raised when no name can be bound any more: every name that was ever registered in a run keeps its entry.
+
+    What to do: don't make names without end; address processes that come and go by their pids.
     """
 
 

@@ -16,9 +16,7 @@ from parallel_actors.workers.errors import NotRunning
 from parallel_actors.workers.ident import Pid
 from parallel_actors.workers.scheduler import (
     Scheduler,
-    claim_guest,
     current_scheduler,
-    release_guest,
     set_guest_factory,
     set_lost_hook,
     use_scheduler,
@@ -45,17 +43,26 @@ def attach(segment: Segment, root_pidfd: int | None) -> tuple[Scheduler, Pid]:
 
 
 def _claim(segment: Segment) -> tuple[int, int]:
+    """A slot for the calling thread, live: (endpoint, incarnation).
+
+    Live first; the Scheduler's constructor reads the others' incarnations after that: so of a death at the same time
+    either the count is seen there, or this slot's being live by the root.
+    """
     until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return claim_guest(segment, os.getpid())
-        except NotRunning:
-            slots = range(segment.root + 1, segment.endpoints)
-            leaving = any(segment.slot(e)[1] in (_FREE, _CLAIMED, _ENDED) for e in slots)
-            if not leaving or time.monotonic() > until:
-                raise
+    while (endpoint := segment.claim_guest()) is None:
+        slots = range(segment.root + 1, segment.endpoints)
+        leaving = any(segment.slot(e)[1] in (_FREE, _CLAIMED, _ENDED) for e in slots)
+        if not leaving or time.monotonic() > until:
+            raise NotRunning(
+                f"expected at most {len(slots)} threads of the program in this system, got one more: "
+                "give it more by ActorSystem(guests=...)"
+            )
         segment.wake_endpoint(segment.root)
         time.sleep(0.002)
+    segment.set_os_pid(endpoint, os.getpid())
+    incarnation, _ = segment.slot(endpoint)
+    segment.put_slot(endpoint, incarnation, _LIVE)
+    return endpoint, incarnation
 
 
 def _readable(fd: int) -> bool:
@@ -77,7 +84,9 @@ def detach(scheduler: Scheduler, reason: object = "normal") -> None:
     scheduler.end_guest(reason)
     endpoint, segment = scheduler.endpoint, scheduler.segment
     scheduler.close()
-    release_guest(segment, endpoint)
+    # The root hands the slot out again.
+    segment.put_slot(endpoint, segment.slot(endpoint)[0], _ENDED)
+    segment.wake_endpoint(segment.root)
 
 
 class _Leave:

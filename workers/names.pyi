@@ -1,8 +1,7 @@
 from typing import final
 
+from parallel_actors.workers.errors import NamesFull as NamesFull
 from parallel_actors.workers.segment import Segment
-
-class NamesFull(MemoryError): ...
 
 @final
 class NameTable:

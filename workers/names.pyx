@@ -18,6 +18,7 @@ cimport cython
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcmp, memcpy
 
+from parallel_actors.workers.errors import NamesFull
 from parallel_actors.workers.ident cimport hi_endpoint, hi_incarnation
 from parallel_actors.workers.segment cimport (
     Segment,
@@ -58,10 +59,6 @@ cdef enum:
 # owner: state 2 | endpoint 12 | incarnation 16 | version 34
 cdef uint64_t VERSIONS = (<uint64_t>1 << 34) - 1
 cdef uint64_t OFFSETS = (<uint64_t>1 << 48) - 1
-
-
-class NamesFull(MemoryError):
-    """Raised when no name can be bound any more: every name ever registered in a run keeps its entry."""
 
 
 cdef inline uint64_t hash_of(const char* text, size_t n) noexcept nogil:
@@ -161,7 +158,7 @@ cdef class NameTable:
             if i == ENTRIES or ld64_relaxed(self.segment.base + AT_BOUND) >= MOST:
                 raise NamesFull(
                     f"a run can bind {MOST} different names, and all are used: names stay bound when they are unregistered. "
-                    "Use a Registry for names that are made up by the thousand"
+                    "address processes that come and go by their pids"
                 )
             if at == 0:
                 at = self.segment.store_alloc(4 + n)

@@ -35,7 +35,7 @@ from parallel_actors.workers.ident cimport (
 )
 from parallel_actors.workers.patterns cimport match, mentions_ref
 from parallel_actors.workers.ring cimport ring_born
-from parallel_actors.workers.segment cimport SLOT_CLAIMED, SLOT_ENDED, SLOT_FREE, SLOT_LIVE, ld32_relaxed
+from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
 
 from parallel_actors.workers.errors import (
     NameTaken, NoProc, NotPicklable, NotRegistered, NotRunning, ProcessExit, ProcessKilled,
@@ -2198,31 +2198,6 @@ cdef class Scheduler:
             return NOT_FOUND
         finally:
             p.flags &= ~SCANNING
-
-
-def claim_guest(Segment segment, int os_pid):
-    """Claim a free guest slot for the calling thread: (endpoint, incarnation).
-
-    Live first, then (in the Scheduler's constructor) the incarnations of the others are read: so of a death at the same
-    time either the count is seen here, or this slot's being live by the root.
-    """
-    cdef uint32_t e
-    cdef uint64_t word
-    for e in range(segment.root + 1, segment.endpoints):
-        word = segment.slot_word(e)
-        if word >> 32 == SLOT_FREE and segment.cas_slot(e, word, (<uint64_t>SLOT_CLAIMED << 32) | (word & 0xFFFFFFFF)):
-            segment.set_os_pid(e, os_pid)
-            segment.set_slot(e, <uint32_t>word, SLOT_LIVE)
-            return e, <uint32_t>word
-    raise NotRunning(
-        f"expected at most {segment.endpoints - segment.root - 1} threads of the program in this system, got one more: "
-        "give it more by ActorSystem(guests=...)")
-
-
-def release_guest(Segment segment, int e):
-    """The guest's thread has ended: tell the root, which hands the slot out again."""
-    segment.set_slot(e, segment.incarnation(e), SLOT_ENDED)
-    segment.wake(segment.root)
 
 
 cdef Encoded encoded(bytes data):

@@ -3,8 +3,8 @@ from typing import final
 
 from typing_extensions import Buffer
 
-class SegmentFull(MemoryError): ...
-class StoreFull(SegmentFull): ...
+from parallel_actors.workers.errors import SegmentFull as SegmentFull
+from parallel_actors.workers.errors import StoreFull as StoreFull
 
 @final
 class Segment:

@@ -31,6 +31,8 @@ from libc.string cimport memcpy, strerror
 
 import os
 
+from parallel_actors.workers.errors import SegmentFull, StoreFull
+
 cdef extern from *:
     """
     #ifndef _GNU_SOURCE
@@ -109,14 +111,6 @@ cdef enum:
     RING_BORN = 264
 
 cdef bytes MAGIC = b"PACTORS1"
-
-
-class SegmentFull(MemoryError):
-    """Raised when the shared memory can't grow: the machine, or this program's cgroup, has no memory left."""
-
-
-class StoreFull(SegmentFull):
-    """Raised when the store of the run (names, definitions of ``__main__``) is used up."""
 
 
 @cython.final
