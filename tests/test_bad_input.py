@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -119,7 +119,7 @@ def test_options_that_do_not_fit(node: pa.ActorSystem, here: int) -> None:
             {"nome": "x"},
         ):
             try:
-                pa.options(**bad).spawn(park)
+                pa.options(**cast(Any, bad)).spawn(park)
             except (TypeError, ValueError) as error:
                 found.append(str(error)[:9])
             else:

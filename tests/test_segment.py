@@ -482,7 +482,9 @@ def ends(texts: list[str], memory: dict[str, int], registers: dict[str, int]) ->
         tuple(sorted(memory.items())),
         frozenset(),
     )
-    seen, todo, stuck = {start}, [start], []
+    seen: set[State] = {start}
+    todo: list[State] = [start]
+    stuck: list[State] = []
     while todo:
         state = todo.pop()
         after = list(steps(programs, state))
