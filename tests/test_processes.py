@@ -459,7 +459,7 @@ def test_exit_reasons_are_isolated(node: pa.ActorSystem, here: int, there: int) 
         assert second.do(spoil) == [[1, "too"], 2, "spoiled"]
 
 
-@contract("S1.2", "S1.12")
+@contract("S1.2")
 @everywhere
 def test_process_info_gives_no_way_into_a_process(node: pa.ActorSystem, here: int, there: int) -> None:
     def put() -> None:
@@ -675,7 +675,7 @@ def test_the_main_thread_is_a_process(node: pa.ActorSystem) -> None:
     assert pa.ancestors() == ()
 
 
-@contract("S1.12")
+@contract("S1.12", partly=True)
 @both
 def test_the_process_dictionary(node: pa.ActorSystem, worker: int) -> None:
     first, second = puppet(worker), puppet(worker)
@@ -693,7 +693,7 @@ def test_the_process_dictionary(node: pa.ActorSystem, worker: int) -> None:
     assert puppet(worker).do(pa.process_dict) == {}, "a new process begins with none"
 
 
-@contract("S1.12")
+@contract("S1.12", partly=True)
 @everywhere
 def test_labels(node: pa.ActorSystem, here: int, there: int) -> None:
     asker = place(here)
@@ -716,7 +716,7 @@ def test_ancestors(node: pa.ActorSystem) -> None:
     assert [pa.receive(timeout=WAIT) for _ in range(5)] == [(True, True)] * 5
 
 
-@contract("S1.12")
+@contract("S1.12", partly=True)
 @everywhere
 def test_process_info(node: pa.ActorSystem, here: int, there: int) -> None:
     asker, target, other = place(here), puppet(there, name="the target"), puppet(1)
