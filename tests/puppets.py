@@ -28,6 +28,9 @@ GUEST = -1
 PLACES = [(0, 0), (0, 1), (GUEST, 0)]
 
 
+_SIGNALS: tuple[object, ...] = (pa.link, pa.unlink, pa.monitor, pa.exit)
+
+
 def park() -> None:
     """Wait for ever."""
     pa.receive(pa.make_ref())
@@ -76,7 +79,17 @@ class Puppet:
     pid: pa.Pid
 
     def do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `function(*args)` in the process. Its result, or its exception. Fails if the process is dead."""
+        """Run `function(*args)` in the process. Its result, or its exception. Fails if the process is dead.
+
+        The signal that a `link` or `monitor` sends has been taken in by its target: nothing that the test does next, by
+        another way, can be there before it.
+        """
+        result = self._do(function, *args, **kwargs)
+        if function in _SIGNALS and isinstance(args[0], pa.Pid):
+            self._do(pa.process_info, args[0], "status")  # goes the same way
+        return result
+
+    def _do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if self.pid == pa.self_():
             return function(*args, **kwargs)
         watch = pa.monitor(self.pid)

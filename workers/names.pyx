@@ -158,7 +158,7 @@ cdef class NameTable:
             if i == ENTRIES or ld64_relaxed(self.segment.base + AT_BOUND) >= MOST:
                 raise NamesFull(
                     f"a run can bind {MOST} different names, and all are used: names stay bound when they are unregistered. "
-                    "address processes that come and go by their pids"
+                    "Address processes that come and go by their pids"
                 )
             if at == 0:
                 at = self.segment.store_alloc(4 + n)
