@@ -11,7 +11,9 @@
 'you said: hi'
 """
 
-from parallel_actors.process import (
+from parallel_actors.process import options
+from parallel_actors.system import ActorSystem
+from parallel_actors.workers.api import (
     alias,
     ancestors,
     areceive,
@@ -23,7 +25,6 @@ from parallel_actors.process import (
     link,
     make_ref,
     monitor,
-    options,
     process_dict,
     process_info,
     processes,
@@ -48,7 +49,6 @@ from parallel_actors.process import (
     worker_count,
     worker_index,
 )
-from parallel_actors.system import ActorSystem
 from parallel_actors.workers.errors import (
     ActorError,
     NamesFull,

@@ -1,4 +1,4 @@
-"""Processes: what one does to itself and to others (OTP's `erlang` module): the compiled API, and `options`."""
+"""`options`: how to spawn. The rest of the process API is compiled: `parallel_actors.workers.api`."""
 
 from __future__ import annotations
 
@@ -6,83 +6,9 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypedDict, Unpack
 
 from parallel_actors.workers import api
-from parallel_actors.workers.api import (
-    alias,
-    ancestors,
-    areceive,
-    asleep,
-    cancel_timer,
-    demonitor,
-    exit,
-    is_alive,
-    link,
-    make_ref,
-    monitor,
-    process_dict,
-    process_info,
-    processes,
-    read_timer,
-    receive,
-    register,
-    registered,
-    self_,
-    send,
-    send_after,
-    send_interval,
-    set_label,
-    sleep,
-    spawn,
-    spawn_link,
-    spawn_monitor,
-    trap_exit,
-    unalias,
-    unlink,
-    unregister,
-    whereis,
-    worker_count,
-    worker_index,
-)
 from parallel_actors.workers.ident import Pid, Ref
 
-__all__ = [
-    "Choices",
-    "SpawnOptions",
-    "alias",
-    "ancestors",
-    "areceive",
-    "asleep",
-    "cancel_timer",
-    "demonitor",
-    "exit",
-    "is_alive",
-    "link",
-    "make_ref",
-    "monitor",
-    "options",
-    "process_dict",
-    "process_info",
-    "processes",
-    "read_timer",
-    "receive",
-    "register",
-    "registered",
-    "self_",
-    "send",
-    "send_after",
-    "send_interval",
-    "set_label",
-    "sleep",
-    "spawn",
-    "spawn_link",
-    "spawn_monitor",
-    "trap_exit",
-    "unalias",
-    "unlink",
-    "unregister",
-    "whereis",
-    "worker_count",
-    "worker_index",
-]
+__all__ = ["Choices", "SpawnOptions", "options"]
 
 P = ParamSpec("P")
 

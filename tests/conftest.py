@@ -9,6 +9,7 @@ import pytest
 
 import parallel_actors as pa
 from leaks import Footprint, eventually
+from parallel_actors.workers.segment import Segment
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +22,14 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     gc.collect()
     before.check()
+
+
+@pytest.fixture
+def segment() -> Iterator[Segment]:
+    """Shared memory for two workers and two guests, without any process. For tests of what lies in it."""
+    made = Segment.create(2, guests=2)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import mmap
 import os
 import random
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,28 +15,6 @@ from hypothesis import strategies as st
 
 from parallel_actors.workers.names import NameTable
 from parallel_actors.workers.segment import Segment, SegmentFull, StoreFull
-
-
-def left_behind() -> tuple[set[str], int, str]:
-    maps = Path("/proc/self/maps").read_text()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return set(os.listdir("/proc/self/fd")), maps.count("memfd:parallel_actors"), children
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    gc.collect()
-    before = left_behind()
-    yield
-    gc.collect()
-    assert before == left_behind()
-
-
-@pytest.fixture
-def segment() -> Iterator[Segment]:
-    made = Segment.create(2, guests=2)
-    yield made
-    made.close()
 
 
 @pytest.fixture

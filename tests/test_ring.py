@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import mmap
 import os
 import random
@@ -13,7 +12,6 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,21 +28,6 @@ RING = 4096
 LARGEST = RING // 4
 NOISE = random.Random(1).randbytes(1 << 18)
 PATIENCE = 20.0  # seconds that a wait may last on a loaded machine; a lost wake-up ends a test by this
-
-
-def left_behind() -> tuple[set[str], int, str]:
-    maps = Path("/proc/self/maps").read_text()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return set(os.listdir("/proc/self/fd")), maps.count("memfd:parallel_actors"), children
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    gc.collect()
-    before = left_behind()
-    yield
-    gc.collect()
-    assert before == left_behind()
 
 
 @pytest.fixture
