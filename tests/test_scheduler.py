@@ -1,0 +1,94 @@
+"""The scheduler's own rules, with several endpoints in one OS process: what no race can be made to show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import parallel_actors as pa
+from parallel_actors.workers.scheduler import Scheduler, use_scheduler
+from parallel_actors.workers.segment import Segment
+
+LIVE = 2
+ROOT, GUEST = 2, 3
+
+
+@contextmanager
+def endpoint(segment: Segment, number: int, role: str) -> Iterator[Scheduler]:
+    segment.put_slot(number, segment.slot(number)[0], LIVE)
+    scheduler = Scheduler(segment, number, segment.slot(number)[0], role)
+    yield scheduler
+    scheduler.close()
+
+
+@pytest.fixture
+def former() -> Iterator[None]:
+    before = use_scheduler(None)
+    yield
+    use_scheduler(before)
+
+
+@pytest.mark.contract("S2.4", "S2.1", partly=True)
+def test_what_a_dead_worker_had_published_comes_before_its_down(segment: Segment, former: None) -> None:
+    # A producer may be killed between its tail and its dirty bit: nothing but the news of its death says that there is mail.
+    with (
+        endpoint(segment, 0, "worker") as worker,
+        endpoint(segment, ROOT, "root") as root,
+        endpoint(segment, GUEST, "guest") as guest,
+    ):
+        here = guest.add_guest_process()
+        there = worker.add_callback_process(print)
+        use_scheduler(guest)
+        ref = pa.monitor(there)
+        use_scheduler(worker)
+        pa.send(here, "last words")
+        assert segment.dirty(GUEST) == [0]
+        assert segment.dirty(GUEST) == [], "taken: as if the worker had never set it"
+        segment.put_slot(0, 1, 4)
+        root.announce_down(0, 0, -9)
+        use_scheduler(guest)
+        assert pa.receive(timeout=0) == "last words"
+        assert pa.receive(timeout=0) == pa.Down(ref, there, pa.WorkerDown(0, 9))
+        assert pa.receive(timeout=0, default="nothing more") == "nothing more"
+
+
+def test_a_late_death_of_an_incarnation_that_was_never_believed_in_changes_nothing(
+    segment: Segment, former: None
+) -> None:
+    # A guest that goes live after the count believes the new incarnation at once; the news of the old one comes later.
+    with (
+        endpoint(segment, ROOT, "root") as root,
+        endpoint(segment, GUEST, "guest") as guest,
+    ):
+        guest.add_guest_process()
+        segment.put_slot(0, 1, LIVE)
+        with endpoint(segment, 4, "guest") as late, endpoint(segment, 0, "worker") as worker:
+            here = late.add_guest_process()
+            root.announce_down(0, 0, -9)
+            use_scheduler(late)
+            there = worker.add_callback_process(print)
+            ref = pa.monitor(there)
+            assert pa.receive(timeout=0, default="alive") == "alive"
+            use_scheduler(worker)
+            pa.send(here, "hello")
+            use_scheduler(late)
+            assert pa.receive(timeout=0) == "hello"
+            assert pa.demonitor(ref)
+
+
+def test_bookkeeping_holds_after_each_step(segment: Segment, former: None) -> None:
+    with endpoint(segment, GUEST, "guest") as guest:
+        here = guest.add_guest_process()
+        use_scheduler(guest)
+        for number in range(10):
+            pa.send(here, number)
+            guest.check_invariants()
+        for pattern in (7, 0, 9, int):
+            pa.receive(pattern, timeout=0)
+            guest.check_invariants()
+        timers = [pa.make_ref() for _ in range(3)]
+        assert len(set(timers)) == 3
+        while pa.receive(timeout=0, default=None) is not None:
+            guest.check_invariants()
