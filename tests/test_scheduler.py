@@ -32,7 +32,7 @@ def former() -> Iterator[None]:
 
 @pytest.mark.contract("S2.4", "S2.1", partly=True)
 def test_what_a_dead_worker_had_published_comes_before_its_down(segment: Segment, former: None) -> None:
-    # A producer may be killed between its tail and its dirty bit: nothing but the news of its death says that there is mail.
+    # A producer may be killed between its tail and its dirty bit: only the news of its death says that there is mail.
     with (
         endpoint(segment, 0, "worker") as worker,
         endpoint(segment, ROOT, "root") as root,
