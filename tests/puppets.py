@@ -10,13 +10,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import parallel_actors as pa
 
-__all__ = ["GUEST", "PLACES", "WAIT", "Puppet", "get", "mail", "obey", "park", "place", "puppet"]
+__all__ = ["GUEST", "PLACES", "WAIT", "Hog", "Puppet", "get", "mail", "obey", "park", "place", "puppet"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,8 +87,13 @@ class Puppet:
         another way, can be there before it.
         """
         result = self._do(function, *args, **kwargs)
-        if function in _SIGNALS and isinstance(args[0], pa.Pid):
-            self._do(pa.process_info, args[0], "status")  # goes the same way
+        if (
+            function in _SIGNALS
+            and isinstance(target := args[0], pa.Pid)
+            # Another thread of the test answers only while it calls the library.
+            and (target.worker < pa.worker_count() or target == pa.self_())
+        ):
+            self._do(pa.process_info, target, "status")  # goes the same way
         return result
 
     def _do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -141,3 +148,27 @@ def puppet(worker: int, **choices: Any) -> Puppet:
 def place(worker: int) -> Puppet:
     """A new puppet, or the calling thread for GUEST."""
     return Puppet(pa.self_()) if worker == GUEST else puppet(worker)
+
+
+class Hog:
+    """Keeps a worker inside one native call, so that it doesn't look at its rings, until the `with` block ends."""
+
+    def __init__(self, worker: int, tmp_path: Path) -> None:
+        self.fifo = tmp_path / f"hog-{worker}"
+        os.mkfifo(self.fifo)
+        self.pid = pa.options(worker=worker).spawn(self.sit, pa.self_(), str(self.fifo))
+
+    @staticmethod
+    def sit(starter: pa.Pid, fifo: str) -> None:
+        pa.send(starter, "sitting")
+        pa.sleep(0)  # let the message out: it may stand in the overflow
+        with open(fifo, "rb"):  # returns when the other side opens it
+            pass
+
+    def __enter__(self) -> Hog:
+        assert pa.receive("sitting", timeout=WAIT) == "sitting"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with open(self.fifo, "wb"):
+            pass

@@ -6,7 +6,6 @@ import contextvars
 import decimal
 import functools
 import logging
-import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +17,7 @@ import pytest
 
 import parallel_actors as pa
 from leaks import eventually
-from puppets import PLACES, WAIT, park, place, puppet
+from puppets import PLACES, WAIT, Hog, park, place, puppet
 
 contract = pytest.mark.contract
 both = pytest.mark.parametrize("worker", [0, 1])
@@ -51,30 +50,6 @@ def reason_of(function: Callable[..., object], *args: object, worker: int = 0) -
 
 def raises(error: BaseException) -> NoReturn:
     raise error
-
-
-class Hog:
-    """Keeps a worker inside one native call, so that it doesn't look at its rings, until the `with` block ends."""
-
-    def __init__(self, worker: int, tmp_path: Path) -> None:
-        self.fifo = tmp_path / f"hog-{worker}"
-        os.mkfifo(self.fifo)
-        self.pid = pa.options(worker=worker).spawn(self.sit, pa.self_(), str(self.fifo))
-
-    @staticmethod
-    def sit(starter: pa.Pid, fifo: str) -> None:
-        pa.send(starter, "sitting")
-        pa.sleep(0)  # let the message out: it may stand in the overflow
-        with open(fifo, "rb"):  # returns when the other side opens it
-            pass
-
-    def __enter__(self) -> Hog:
-        assert pa.receive("sitting", timeout=WAIT) == "sitting"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with open(self.fifo, "wb"):
-            pass
 
 
 # --- spawn ------------------------------------------------------------------------------------------------------------
