@@ -42,7 +42,9 @@ class _Program:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+        # What was ignored when we were started (a shell's background job, nohup) stays so.
+        ours_to_handle = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+        handlers = {number: signal.signal(number, lambda *_: None) for number in ours_to_handle}
         wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         self.root.watch(ours.fileno(), lambda: self.interrupted(ours.recv(64)))
         try:
