@@ -299,10 +299,18 @@ def collect(asker: pa.Pid, senders: int, worker: int, size: int) -> None:
 
 
 @pytest.mark.contract("S2.4")
-@pytest.mark.parametrize("size", [1, 2000])
-def test_each_receiver_has_got_a_prefix_before_the_down(actor_system: pa.ActorSystem, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "kills"),
+    [
+        (1, 10),
+        (2000, 10),
+        pytest.param(1, 200, marks=pytest.mark.stress),
+        pytest.param(2000, 200, marks=pytest.mark.stress),
+    ],
+)
+def test_each_receiver_has_got_a_prefix_before_the_down(actor_system: pa.ActorSystem, size: int, kills: int) -> None:
     chance = random.Random(size)
-    for _ in range(10):
+    for _ in range(kills):
         former = actor_system.worker_pids[0]
         collectors = [pa.options(worker=1).spawn_link(collect, pa.self_(), 3, 0, size) for _ in range(2)]
         for _ in collectors:

@@ -173,6 +173,11 @@ class Root:
             pidfd = os.pidfd_open(process.pid)
         except OSError as error:
             # No memory, no process table entry, no descriptor: it may be better in a moment.
+            if process.pid is not None:
+                # It runs, or ran, but can't be watched. What it may have done was done as this incarnation.
+                process.kill()
+                process.join(_STATUS_TIMEOUT)
+                self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN, DOWN)
             self.console.note(f"worker {index} can't be started: {error}; trying again")
             self._failed(index, str(error))
             self._to_start.add(index)
