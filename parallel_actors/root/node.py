@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import multiprocess
 from multiprocess import forkserver, reduction, resource_tracker, util
+from multiprocess.context import ForkServerContext
 
 from parallel_actors.config import Options
 from parallel_actors.root.console import Console
@@ -90,7 +90,7 @@ class Root:
         self._former = use_scheduler(self.scheduler)
         self._names = NameTable(segment)
         self._pidfd = os.pidfd_open(os.getpid())
-        self._context = multiprocess.get_context("forkserver")
+        self._context = ForkServerContext()
 
     # --- life ---
 
@@ -158,7 +158,7 @@ class Root:
             stop_timeout=self.options.stop_timeout,
             cpu=self._cpus[index % len(self._cpus)] if self.options.pin else None,
         )
-        process = self._context.Process(
+        process: Any = self._context.Process(
             target=boot.main,
             name=f"{self.options.name}-worker-{index}",
             args=(
