@@ -126,8 +126,6 @@ def mapper(dispatcher: pa.Pid) -> None:
         began = time.perf_counter()
         counted = count_file(path)
         pa.send(dispatcher, Done(pa.self_(), path, counted, time.perf_counter() - began))
-        # The next file is here already, so receive() wouldn't give way to a dispatcher on this worker.
-        pa.sleep(0)
 
 
 @dataclass

@@ -213,6 +213,12 @@ class Options:
     stop_timeout: float = 5.0
     """Seconds that a stop waits for the processes to end before what is left is killed."""
 
+    stuck_timeout: float = 5.0
+    """Seconds after which a worker that doesn't turn is killed, if a process of it has been told to end."""
+
+    long_schedule: float = 0.5
+    """Seconds that a process which can't be preempted may keep others of its worker waiting before that is reported."""
+
     log_level: str = "INFO"
     """Lowest level of log records that workers hand to the root: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
 
@@ -221,6 +227,11 @@ class Options:
 
     pin: bool | None = None
     """Bind each worker to a core of its own. None: no."""
+
+    spin: bool | None = None
+    """Let a worker look for mail for 20 microseconds before it sleeps: a message from another core finds it awake.
+    None: where each worker can have a core to itself (no more workers than cores, no CPU quota, no other system of the
+    user, not under pytest-xdist)."""
 
     name: str = "parallel_actors"
     """What the OS processes are called in process lists (the first ten characters, then `:root`, `:w0`, ...)."""
@@ -232,9 +243,12 @@ class Settings(TypedDict, total=False):
     workers: int | None
     guests: int | None
     stop_timeout: float | None
+    stuck_timeout: float | None
+    long_schedule: float | None
     log_level: str | None
     prefix_output: bool | None
     pin: bool | None
+    spin: bool | None
     name: str | None
 
 
@@ -242,9 +256,12 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "workers": _whole_number(1, MAX_ENDPOINTS - 2),
     "guests": _whole_number(1, MAX_ENDPOINTS - 2),
     "stop_timeout": _seconds,
+    "stuck_timeout": _seconds,
+    "long_schedule": _seconds,
     "log_level": _level,
     "prefix_output": _flag,
     "pin": _flag_or_auto,
+    "spin": _flag_or_auto,
     "name": _label,
 }
 

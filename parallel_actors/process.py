@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypedDict, Unpack
+from types import ModuleType
+from typing import Any, Literal, ParamSpec, TypedDict, Unpack
 
+from parallel_actors import gen_server
 from parallel_actors.workers import api
 from parallel_actors.workers.ident import Pid, Ref
 
@@ -20,6 +22,8 @@ class Choices(TypedDict, total=False):
     worker: int | None
     label: str | None
     spread: bool
+    preempt: bool
+    priority: Literal["low", "normal", "high"]
 
 
 class SpawnOptions:
@@ -33,7 +37,10 @@ class SpawnOptions:
             raise TypeError(f"expected {', '.join(Choices.__annotations__)}, got {', '.join(sorted(unknown))}")
         name, worker, label = choices.get("name"), choices.get("worker"), choices.get("label")
         _check_choices(name, worker)
-        self._options = (-1 if worker is None else worker, name, label, bool(choices.get("spread", False)))
+        traits = api.traits_of(
+            bool(choices.get("spread", False)), bool(choices.get("preempt", True)), choices.get("priority", "normal")
+        )
+        self._options = (-1 if worker is None else worker, name, label, traits)
 
     def spawn(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
         """`spawn` with these options."""
@@ -46,6 +53,24 @@ class SpawnOptions:
     def spawn_monitor(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> tuple[Pid, Ref]:
         """`spawn_monitor` with these options."""
         return api.spawn_with(self._options, 2, function, args, kwargs)  # type: ignore[no-any-return]
+
+    def start(
+        self, target: type | ModuleType, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> Pid | None:
+        """`start` with these options; `timeout` bounds the server's init, in seconds."""
+        return gen_server.start_with(self._options, 0, target, args, kwargs, timeout)  # type: ignore[no-any-return]
+
+    def start_link(
+        self, target: type | ModuleType, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> Pid | None:
+        """`start_link` with these options."""
+        return gen_server.start_with(self._options, 1, target, args, kwargs, timeout)  # type: ignore[no-any-return]
+
+    def start_monitor(
+        self, target: type | ModuleType, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> tuple[Pid, Ref] | None:
+        """`start_monitor` with these options."""
+        return gen_server.start_with(self._options, 2, target, args, kwargs, timeout)  # type: ignore[no-any-return]
 
 
 def _check_choices(name: object, worker: object) -> None:
@@ -64,5 +89,9 @@ def options(**choices: Unpack[Choices]) -> SpawnOptions:
             for guests) the least loaded one.
         label: a text for reports and `process_info`.
         spread: whether the process's own spawns spread over the workers, as those of the main process do.
+        preempt: False for a process that others of its worker wait for, however long it computes between two calls of
+            this library. It is reported when they wait for longer than `long_schedule`.
+        priority: "high" runs before all others of its worker, "low" once for eight of "normal" (OTP:
+            `process_flag(priority, ...)`). Who computes without a pause gets the same share whatever its priority.
     """
     return SpawnOptions(**choices)

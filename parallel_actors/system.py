@@ -54,44 +54,53 @@ class _Node:
 
 def _start_root(segment: Segment, options: Options) -> tuple[subprocess.Popen[bytes], int]:
     """Start the root and wait until its workers are up: the root, and the pipe that stops it."""
-    launcher = os.pidfd_open(os.getpid())
-    control, control_in = os.pipe()
-    report_out, report = os.pipe()
-    inherited = [launcher, control, report]
-    told = {
-        "memfd": segment.fd,
-        "eventfds": segment.eventfds,
-        "launcher": launcher,
-        "control": control,
-        "report": report,
-        "options": asdict(options),
-        "sys_path": [os.path.abspath(entry) for entry in sys.path],
-    }
-    root: subprocess.Popen[bytes] | None = None
-    try:
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as its:
+
+        def pipe(out: contextlib.ExitStack, into: contextlib.ExitStack) -> tuple[int, int]:
+            reader, writer = os.pipe()
+            out.callback(os.close, reader)
+            into.callback(os.close, writer)
+            return reader, writer
+
+        root: subprocess.Popen[bytes] | None = None
+        kept = contextlib.ExitStack()
         try:
-            root = subprocess.Popen(
-                [sys.executable, "-c", _ROOT.format(path=told["sys_path"]), json.dumps(told)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[*segment.fds(), *inherited],
-                process_group=0,
-            )
-        except OSError as error:
-            raise StartError(f"the root process can't be started: {error}") from error
-        finally:
-            for fd in inherited:
-                os.close(fd)
-        _await_ready(root, report_out)
-    except BaseException:
-        os.close(control_in)
-        if root is not None:
-            # Its workers end with it; it ends with the pipe, and is not waited for longer than that takes.
-            root.kill()
-            root.wait()
-        raise
-    finally:
-        os.close(report_out)
-    return root, control_in
+            launcher = os.pidfd_open(os.getpid())
+            its.callback(os.close, launcher)
+            control, control_in = pipe(its, kept)
+            report_out, report = pipe(ours, its)
+            told = {
+                "memfd": segment.fd,
+                "eventfds": segment.eventfds,
+                "launcher": launcher,
+                "control": control,
+                "report": report,
+                "options": asdict(options),
+                "sys_path": [os.path.abspath(entry) for entry in sys.path],
+            }
+            try:
+                root = subprocess.Popen(
+                    [sys.executable, "-c", _ROOT.format(path=told["sys_path"]), json.dumps(told)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[*segment.fds(), launcher, control, report],
+                    process_group=0,
+                )
+            except OSError as error:
+                raise StartError(f"the root process can't be started: {error}") from error
+            its.close()
+            _await_ready(root, report_out)
+        except BaseException:
+            kept.close()
+            _end_root(root)
+            raise
+        return root, control_in
+
+
+def _end_root(root: subprocess.Popen[bytes] | None) -> None:
+    """End a root that nobody uses yet. Its workers end with it, and are not waited for longer than that takes."""
+    if root is not None:
+        root.kill()
+        root.wait()
 
 
 def _await_ready(root: subprocess.Popen[bytes], report: int) -> None:
@@ -172,17 +181,20 @@ class ActorSystem:
             )
         if self._node is not None:
             raise ActorError("expected a system that is not running, got one that is: make another ActorSystem")
-        segment = Segment.create(self.options.workers, self.options.guests)
-        try:
+        with contextlib.ExitStack() as undo:  # whatever comes in between: Ctrl-C too
+            segment = Segment.create(self.options.workers, self.options.guests)
+            undo.callback(segment.close)
             root, control = _start_root(segment, self.options)
-        except BaseException:
-            segment.close()
-            raise
-        pidfd = os.pidfd_open(root.pid)
-        threads = guest.GuestThreads(segment, pidfd)
-        guest.enter(threads)
-        scheduler, pid = guest.attach(segment, pidfd)
-        self._node = _Node(segment, root, control, pidfd, threads, scheduler, pid, running)
+            undo.callback(_end_root, root)
+            undo.callback(os.close, control)
+            pidfd = os.pidfd_open(root.pid)
+            undo.callback(os.close, pidfd)
+            threads = guest.GuestThreads(segment, pidfd)
+            guest.enter(threads)
+            undo.callback(guest.leave, threads)
+            scheduler, pid = guest.attach(segment, pidfd)
+            self._node = _Node(segment, root, control, pidfd, threads, scheduler, pid, running)
+            undo.pop_all()
 
     def stop(self) -> None:
         """Stop the node: every process gets the exit signal `shutdown`; what is left after `stop_timeout` is killed.

@@ -11,6 +11,7 @@ import pytest
 import parallel_actors as pa
 from leaks import Footprint, eventually
 from parallel_actors.workers.segment import Segment
+from puppets import Witness, puppet
 
 # A shell's background job has Ctrl-C ignored, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -68,3 +69,13 @@ def node(shared_node: pa.ActorSystem) -> Iterator[pa.ActorSystem]:
     while pa.receive(timeout=0, default=None) is not None:
         pass
     assert pa.registered() == []
+
+
+@pytest.fixture
+def logged(node: pa.ActorSystem) -> Iterator[None]:
+    """Reports of the workers of `node` come to the test as ("logged", logger, text)."""
+    for worker in range(pa.worker_count()):
+        puppet(worker).do(Witness.start, pa.self_())
+    yield
+    for worker in range(pa.worker_count()):
+        puppet(worker).do(Witness.stop)

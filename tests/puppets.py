@@ -10,15 +10,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import parallel_actors as pa
+from parallel_actors.workers.preempt import TICK_SIGNAL
 
-__all__ = ["GUEST", "PLACES", "WAIT", "Hog", "Puppet", "get", "mail", "obey", "park", "place", "puppet"]
+__all__ = [
+    "GUEST",
+    "PLACES",
+    "WAIT",
+    "Hog",
+    "Puppet",
+    "Witness",
+    "ask",
+    "echo",
+    "get",
+    "leave",
+    "mail",
+    "obey",
+    "park",
+    "place",
+    "puppet",
+    "take",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,7 +69,21 @@ def obey() -> None:
         pa.send(asker, ("done", ref, done, value))
 
 
-def leave(reason: object) -> None:
+def echo() -> None:
+    """Send everything back to its sender."""
+    while True:
+        sender, message = pa.receive()
+        pa.send(sender, message)
+
+
+def ask(pid: pa.Pid, message: object) -> Any:
+    """Send to an `echo`, or what takes messages like it, and wait for the answer."""
+    pa.send(pid, (pa.self_(), message))
+    return pa.receive(timeout=WAIT)
+
+
+def leave(reason: object) -> NoReturn:
+    """End by itself."""
     raise pa.ProcessExit(reason)
 
 
@@ -66,6 +100,11 @@ def mail() -> list[Any]:
 def get(timeout: float = WAIT) -> Any:
     """The next message that is no order."""
     return pa.receive(is_mail, timeout=timeout)
+
+
+def take(count: int) -> list[Any]:
+    """The next `count` messages that are no orders."""
+    return [get() for _ in range(count)]
 
 
 def is_mail(message: object) -> bool:
@@ -150,6 +189,28 @@ def place(worker: int) -> Puppet:
     return Puppet(pa.self_()) if worker == GUEST else puppet(worker)
 
 
+class Witness(logging.Handler):
+    """On a worker: sends a test what is logged there, as ("logged", logger, text)."""
+
+    def __init__(self, to: pa.Pid) -> None:
+        super().__init__()
+        self.to = to
+
+    def emit(self, record: logging.LogRecord) -> None:
+        pa.send(self.to, ("logged", record.name, record.getMessage()))
+
+    @classmethod
+    def start(cls, to: pa.Pid) -> None:
+        logging.getLogger("parallel_actors").addHandler(cls(to))
+
+    @classmethod
+    def stop(cls) -> None:
+        logger = logging.getLogger("parallel_actors")
+        for handler in logger.handlers[:]:
+            if isinstance(handler, cls):
+                logger.removeHandler(handler)
+
+
 class Hog:
     """Keeps a worker inside one native call, so that it doesn't look at its rings, until the `with` block ends."""
 
@@ -162,8 +223,13 @@ class Hog:
     def sit(starter: pa.Pid, fifo: str) -> None:
         pa.send(starter, "sitting")
         pa.sleep(0)  # let the message out: it may stand in the overflow
-        with open(fifo, "rb"):  # returns when the other side opens it
-            pass
+        # As in a call that handles signals by itself: a tick would interrupt this one, and rings are read at each tick.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [TICK_SIGNAL])
+        try:
+            with open(fifo, "rb"):  # returns when the other side opens it
+                pass
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def __enter__(self) -> Hog:
         assert pa.receive("sitting", timeout=WAIT) == "sitting"

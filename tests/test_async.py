@@ -18,7 +18,7 @@ import pytest
 import parallel_actors as pa
 from leaks import eventually
 from parallel_actors.workers.scheduler import current_scheduler
-from puppets import WAIT, Puppet, mail, park, puppet
+from puppets import WAIT, Puppet, ask, echo, mail, park, puppet
 
 contract = pytest.mark.contract
 both = pytest.mark.parametrize("worker", [0, 1])
@@ -28,17 +28,6 @@ async def aecho() -> None:
     while True:
         sender, message = await pa.areceive()
         pa.send(sender, message)
-
-
-def echo() -> None:
-    while True:
-        sender, message = pa.receive()
-        pa.send(sender, message)
-
-
-def ask(pid: pa.Pid, message: object) -> Any:
-    pa.send(pid, (pa.self_(), message))
-    return pa.receive(timeout=WAIT)
 
 
 def run(body: Any, *args: Any, worker: int = 0) -> Any:

@@ -18,22 +18,11 @@ from typing import Any, cast
 import pytest
 
 import parallel_actors as pa
-from puppets import GUEST, PLACES, WAIT, get, mail, park, place, puppet
+from puppets import GUEST, PLACES, WAIT, ask, echo, get, mail, park, place, puppet
 
 contract = pytest.mark.contract
 both = pytest.mark.parametrize("worker", [0, 1])
 anywhere = pytest.mark.parametrize("here", [0, GUEST])
-
-
-def echo() -> None:
-    while True:
-        sender, message = pa.receive()
-        pa.send(sender, message)
-
-
-def ask(pid: pa.Pid, message: object) -> Any:
-    pa.send(pid, (pa.self_(), message))
-    return pa.receive(timeout=WAIT)
 
 
 # --- spawn(f()) and other mistakes at the call ------------------------------------------------------------------------

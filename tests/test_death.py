@@ -19,7 +19,7 @@ import pytest
 
 import parallel_actors as pa
 from leaks import eventually
-from puppets import GUEST, WAIT, Puppet, get, leave, mail, park, place, puppet
+from puppets import GUEST, WAIT, Puppet, get, leave, mail, park, place, puppet, take
 
 KILLED_0 = pa.WorkerDown(0, signal.SIGKILL, None)
 KILLED_1 = pa.WorkerDown(1, signal.SIGKILL, None)
@@ -398,10 +398,6 @@ def monitor_and_stop(pids: list[pa.Pid]) -> list[pa.Ref]:
     return refs
 
 
-def take(count: int) -> list[Any]:
-    return [get() for _ in range(count)]
-
-
 @pytest.mark.contract("S1.4", "S9.2", partly=True)
 def test_spawns_on_a_dying_worker_end_with_it_or_live_on_the_next(actor_system: pa.ActorSystem) -> None:
     spawner = puppet(1)
@@ -537,25 +533,32 @@ def test_without_the_forkserver_the_node_goes_on(actor_system: pa.ActorSystem) -
 
 
 def long_native_call(asker: pa.Pid) -> None:
-    """Sits in C for a minute with the GIL held: no Python code runs in this worker meanwhile."""
+    """Sits in C for a minute with the GIL held: no Python code runs in this worker meanwhile, whatever signals come."""
     libc = ctypes.PyDLL(None)
     pa.send(asker, "native")
     pa.sleep(0.05)  # what was sent is on its way
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     libc.usleep(60_000_000)
 
 
+def python_hog(asker: pa.Pid) -> None:
+    """Two of them: each is cut for the other, all the time."""
+    pa.spawn(compute, asker)
+    compute(asker)
+
+
 @pytest.mark.contract("S9.3")
-@pytest.mark.parametrize("native", [False, True], ids=["idle", "native call"])
-def test_no_worker_outlives_the_root(native: bool) -> None:
+@pytest.mark.parametrize("body", [None, long_native_call, python_hog], ids=["idle", "native call", "hogs"])
+def test_no_worker_outlives_the_root(body: Callable[[pa.Pid], object] | None) -> None:
     with pa.ActorSystem(workers=2) as system:
         everybody = family(system.root_pid)
         assert set(system.worker_pids) <= {process.pid for process in everybody}
         with ended_at_last(everybody):
             one = puppet(1)
             watch = one.watch()
-            if native:
-                pa.options(worker=0).spawn(long_native_call, pa.self_())
-                assert get() == "native"
+            if body is not None:
+                pa.options(worker=0).spawn(body, pa.self_())
+                assert get() in ("native", "computing")
             os.kill(system.root_pid, signal.SIGKILL)
             begin = time.monotonic()
             eventually(lambda: gone(everybody), "no worker, forkserver or tracker is left")
@@ -608,18 +611,23 @@ def test_after_the_roots_death_another_system_can_be_started() -> None:
 # --- the launching program --------------------------------------------------------------------------------------------
 
 PROGRAM = """
-    import ctypes, os, sys, time
+    import ctypes, os, signal, sys, time
     import parallel_actors as pa
 
     def native(asker):
         pa.send(asker, "native")
         pa.sleep(0.05)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         ctypes.PyDLL(None).usleep(60_000_000)
+
+    def compute():
+        while True:
+            pass
 
     def hog(asker):
         pa.send(asker, "up")
-        while True:
-            pass
+        pa.spawn(compute)
+        compute()
 
     def idle(asker):
         pa.send(asker, "up")
@@ -760,7 +768,13 @@ def test_a_process_that_ended_before_its_worker_died_keeps_its_own_reason(actor_
     one = puppet(0)
     watch = one.watch()
     second = puppet(0).watch()
+
+    def end_after(other: pa.Pid) -> None:
+        pa.monitor(other)
+        pa.receive(pa.Down)
+        os._exit(1)
+
+    pa.options(worker=0).spawn(end_after, one.pid)
     one.tell(leave, "boom")
-    pa.options(worker=0).spawn(os._exit, 1)
     assert Puppet.reason_of(watch) == "boom"
     assert Puppet.reason_of(second) == pa.WorkerDown(0, None, 1)

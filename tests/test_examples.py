@@ -251,6 +251,32 @@ def test_thread_ring(tmp_path: Path, args: list[str]) -> None:
     assert re.fullmatch(expected, done.stdout)
 
 
+def test_million(tmp_path: Path) -> None:
+    done = run(tmp_path, "million.py", "-n", "2001")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert re.fullmatch(
+        r"worker 0: 1001 processes in [\d.]+ s\nworker 1: 1000 processes in [\d.]+ s\n"
+        r"2001 processes wait: [\d.]+ s, -?\d+ bytes each\n"
+        r"the message has been through 2001 of them: [\d.]+ s, [\d.]+ us each\n",
+        done.stdout,
+    )
+
+
+@pytest.mark.contract("S1.8", "S1.9", partly=True)
+def test_runaway_loops_starve_nobody(tmp_path: Path) -> None:
+    done = run(tmp_path, "runaway.py", "--loops", "6", "--seconds", "1", workers=1)
+    assert (0, "") == (done.returncode, done.stderr)
+    match = re.fullmatch(
+        r"6 endless loops and (\d+) answers on one worker in 1 s\nan answer took .*\n"
+        r"rounds of the loops: ([\d, ]+)\nthey are killed: killed\n",
+        done.stdout,
+    )
+    assert match, done.stdout
+    assert int(match[1]) > 100
+    assert len(match[2].split(", ")) == 6
+    assert "0" not in match[2].split(", ")
+
+
 @pytest.mark.contract("S4.1", "S9.2", partly=True)
 def test_crash_tells_what_happens_step_by_step(tmp_path: Path) -> None:
     done = run(tmp_path, "crash.py", options=("--log-level", "CRITICAL"))

@@ -8,7 +8,7 @@ import pytest
 
 import parallel_actors as pa
 from leaks import eventually
-from puppets import WAIT, Hog
+from puppets import WAIT, Hog, echo
 
 # More than the ring and the overflow take before a sender is suspended, in count.
 MANY = 60_000
@@ -24,12 +24,6 @@ def count(starter: pa.Pid) -> None:
     for number in range(MANY):
         assert number == pa.receive(int)
     pa.send(starter, "all received, in order")
-
-
-def echo() -> None:
-    while True:
-        sender, message = pa.receive()
-        pa.send(sender, message)
 
 
 @pytest.mark.contract("S2.5", partly=True)

@@ -20,20 +20,9 @@ import pytest
 import parallel_actors as pa
 from leaks import eventually
 from parallel_actors.workers.scheduler import current_scheduler
-from puppets import WAIT, park, puppet
+from puppets import WAIT, ask, echo, park, puppet
 
 contract = pytest.mark.contract
-
-
-def echo() -> None:
-    while True:
-        sender, message = pa.receive()
-        pa.send(sender, message)
-
-
-def ask(pid: pa.Pid, message: object) -> Any:
-    pa.send(pid, (pa.self_(), message))
-    return pa.receive(timeout=WAIT)
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 import parallel_actors as pa
 from leaks import eventually
+from parallel_actors.workers.preempt import TICK_SIGNAL
 from puppets import GUEST, PLACES, WAIT, Puppet, get, leave, mail, obey, place, puppet
 
 everywhere = pytest.mark.parametrize(("here", "there"), PLACES, ids=str)
@@ -19,10 +21,14 @@ both_workers = pytest.mark.parametrize(("here", "there"), [(0, 0), (0, 1)], ids=
 REASONS = ["boom", "shutdown", "killed", ("term", 1, [2.5]), pa.Shutdown("done"), None, 0]
 
 
-def uninterrupted() -> AbstractContextManager[object]:
+@contextmanager
+def uninterrupted() -> Iterator[None]:
     """Keeps the calling process on its worker's core: nothing else runs there meanwhile, nothing is taken in."""
-    switch: Callable[[], AbstractContextManager[object]] = getattr(pa, "no_preempt", nullcontext)
-    return switch()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [TICK_SIGNAL])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def links_of(pid: pa.Pid) -> list[pa.Pid]:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import random
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
 
 import parallel_actors as pa
-from puppets import GUEST, PLACES, WAIT, Puppet, get, mail, park, place, puppet
+from puppets import GUEST, PLACES, WAIT, Puppet, echo, get, mail, park, place, puppet
 
 contract = pytest.mark.contract
 everywhere = pytest.mark.parametrize(("here", "there"), [*PLACES, (0, GUEST)])
 both = pytest.mark.parametrize("worker", [0, 1])
 KB, MB = 1024, 1024 * 1024
-
-
-def echo() -> None:
-    while True:
-        sender, message = pa.receive()
-        pa.send(sender, message)
 
 
 def payload(i: int, size: int) -> bytes:
@@ -460,40 +453,9 @@ class Poison:
         return refuse, ("Poison",)
 
 
-class Witness(logging.Handler):
-    """In a worker: tells a test which dead letters there were."""
-
-    def __init__(self, to: pa.Pid) -> None:
-        super().__init__()
-        self.to = to
-
-    def emit(self, record: logging.LogRecord) -> None:
-        pa.send(self.to, ("dead letter", record.getMessage()))
-
-
-def start_witness(to: pa.Pid) -> None:
-    logging.getLogger("parallel_actors.dead_letters").addHandler(Witness(to))
-
-
-def stop_witness() -> None:
-    logging.getLogger("parallel_actors.dead_letters").handlers.clear()
-
-
-@pytest.fixture
-def dead_letters(node: pa.ActorSystem) -> Iterator[None]:
-    """Dead letters of the workers come to the test as ("dead letter", text)."""
-    for worker in (0, 1):
-        puppet(worker).do(start_witness, pa.self_())
-    yield
-    for worker in (0, 1):
-        puppet(worker).do(stop_witness)
-
-
 @contract("S2.7", partly=True)
 @pytest.mark.parametrize(("here", "there"), [(0, 0), (0, 1), (GUEST, 0)])
-def test_what_cannot_be_unpickled_is_a_dead_letter(
-    node: pa.ActorSystem, dead_letters: None, here: int, there: int
-) -> None:
+def test_what_cannot_be_unpickled_is_a_dead_letter(node: pa.ActorSystem, logged: None, here: int, there: int) -> None:
     sender, receiver, neighbour = place(here), puppet(there), puppet(there)
     for message in ("before", Poison(), [Poison()], "after"):
         sender.do(pa.send, receiver.pid, message) if here == GUEST else sender.do(
@@ -502,7 +464,7 @@ def test_what_cannot_be_unpickled_is_a_dead_letter(
     assert receiver.do(get) == "before"
     assert receiver.do(get) == "after"
     for _ in range(2):
-        _, text = pa.receive(("dead letter", pa.ANY), timeout=WAIT)
+        *_, text = pa.receive(("logged", "parallel_actors.dead_letters", pa.ANY), timeout=WAIT)
         assert repr(receiver.pid) in text
         assert "RuntimeError: no Poison here" in text
     assert receiver.do(mail) == []

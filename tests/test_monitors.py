@@ -12,7 +12,7 @@ import pytest
 
 import parallel_actors as pa
 from leaks import eventually
-from puppets import GUEST, PLACES, WAIT, Puppet, get, leave, mail, obey, park, place, puppet
+from puppets import GUEST, PLACES, WAIT, Puppet, get, leave, mail, obey, park, place, puppet, take
 
 everywhere = pytest.mark.parametrize(("here", "there"), PLACES, ids=str)
 both_workers = pytest.mark.parametrize(("here", "there"), [(0, 0), (0, 1)], ids=str)
@@ -317,10 +317,6 @@ class Padded(int):
 
 def _unpad(number: int, _: bytes) -> int:
     return number
-
-
-def take(count: int) -> list[Any]:
-    return [get() for _ in range(count)]
 
 
 @pytest.mark.contract("S4.3")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextvars
 import decimal
 import functools
-import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,27 +16,15 @@ import pytest
 
 import parallel_actors as pa
 from leaks import eventually
-from puppets import PLACES, WAIT, Hog, park, place, puppet
+from puppets import PLACES, WAIT, Hog, ask, echo, leave, park, place, puppet
 
 contract = pytest.mark.contract
 both = pytest.mark.parametrize("worker", [0, 1])
 everywhere = pytest.mark.parametrize(("here", "there"), PLACES)
 
 
-def echo() -> None:
-    while True:
-        sender, message = pa.receive()
-        pa.send(sender, message)
-
-
 def report(to: pa.Pid, function: Callable[..., object], *args: object) -> None:
     pa.send(to, (pa.self_(), function(*args)))
-
-
-def ask(pid: pa.Pid, message: object) -> Any:
-    """Send to an `echo` and wait for its answer."""
-    pa.send(pid, (pa.self_(), message))
-    return pa.receive(timeout=WAIT)
 
 
 def reason_of(function: Callable[..., object], *args: object, worker: int = 0) -> Any:
@@ -142,10 +129,6 @@ def spawns(how: Callable[..., Any], worker: int, n: int, to: pa.Pid) -> None:
         down = pa.receive(pa.Down, timeout=WAIT)
         assert down == pa.Down(ref, pid, i)
     pa.send(to, "monitors")
-
-
-def leave(reason: object) -> NoReturn:
-    raise pa.ProcessExit(reason)
 
 
 @contract("S1.4")
@@ -560,36 +543,6 @@ def test_a_runaway_recursion_is_a_crash(node: pa.ActorSystem, worker: int) -> No
     assert crash.type == "RecursionError"
     assert "in runaway" in crash.traceback
     assert len(crash.traceback) < 100_000
-
-
-class Witness(logging.Handler):
-    """In a worker: tells a test what is logged there."""
-
-    def __init__(self, to: pa.Pid) -> None:
-        super().__init__()
-        self.to = to
-
-    def emit(self, record: logging.LogRecord) -> None:
-        pa.send(self.to, ("logged", record.name, record.getMessage()))
-
-
-def start_witness(to: pa.Pid) -> None:
-    logging.getLogger("parallel_actors").addHandler(Witness(to))
-
-
-def stop_witness() -> None:
-    logger = logging.getLogger("parallel_actors")
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
-
-
-@pytest.fixture
-def logged(node: pa.ActorSystem) -> Iterator[None]:
-    """Reports of worker 0 come to the test as ("logged", logger, text)."""
-    keeper = puppet(0)
-    keeper.do(start_witness, pa.self_())
-    yield
-    puppet(0).do(stop_witness)
 
 
 @contract("S1.7", partly=True)

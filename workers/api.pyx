@@ -14,7 +14,8 @@ from parallel_actors.workers.ident cimport (
 )
 from parallel_actors.workers.patterns cimport mentions_ref
 from parallel_actors.workers.scheduler cimport (
-    ASYNC, EXITING, GUEST, IS_KILL, IS_NORMAL, MAIL, NOT_FOUND, NOTHING, SCANNING, SLEEP, SPREAD, SUSPENDED, SYSTEM, TRAP_EXIT,
+    ASYNC, EXITING, GUEST, HIGH_PRIORITY, IS_KILL, IS_NORMAL, LOW_PRIORITY, MAIL, NORMAL_PRIORITY, NOT_FOUND, NOTHING, SCANNING, SLEEP,
+    SPREAD, SUSPENDED, SYSTEM, TRAIT_PRIORITY, TRAP_EXIT, WILL_SPREAD, WILL_STAY,
     Envelope, Process, Scheduler, here, me,
 )
 from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
@@ -126,6 +127,64 @@ def set_label(label):
     acting(s).more().label = s.isolated_now(label)
 
 
+cdef dict _priorities = {"normal": NORMAL_PRIORITY, "high": HIGH_PRIORITY, "low": LOW_PRIORITY}
+
+
+cdef int priority_of(object name) except -1:
+    found = _priorities.get(name) if type(name) is str else None
+    if found is None:
+        raise ValueError(f'expected a priority "low", "normal" or "high", got {name!r}')
+    return found
+
+
+def traits_of(bint spread, bint preempt, priority):
+    """What `options` says of the new process itself, as one number (see `Trait` in scheduler.pxd)."""
+    return (WILL_SPREAD if spread else 0) | (0 if preempt else WILL_STAY) | priority_of(priority) << TRAIT_PRIORITY
+
+
+def set_priority(priority):
+    """Give the caller the priority "low", "normal" or "high"; returns the former one (OTP: `process_flag(priority, ...)`)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef int before = p.priority
+    p.priority = <uint8_t>priority_of(priority)
+    return "high" if before == HIGH_PRIORITY else "low" if before == LOW_PRIORITY else "normal"
+
+
+@cython.final
+cdef class no_preempt:
+    """`with no_preempt():` the caller isn't preempted inside. For state of the whole thread, such as `np.errstate`."""
+
+    cdef Process process
+
+    def __enter__(self):
+        cdef Process p = acting(here())
+        if self.process is not None:
+            raise RuntimeError("expected each `with` to have a no_preempt() of its own, got one that is in use")
+        if p.shield == 255:
+            raise RuntimeError("expected no_preempt() to be nested at most 255 deep")
+        p.shield += 1
+        self.process = p
+
+    def __exit__(self, *_):
+        self.process.shield -= 1
+        self.process = None
+
+
+def run_blocking(function, /, *args, **kwargs):
+    """Have a thread call `function(*args, **kwargs)`, while the caller waits and its worker goes on (OTP: dirty schedulers)."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    if not callable(function):
+        raise TypeError(f"expected a function to call in a thread, got {function!r} ({type(function).__name__})")
+    if p.kind == GUEST:
+        return function(*args, **kwargs)        # a thread of its own already
+    if s.threads is None:
+        from parallel_actors.workers.blocking import Threads
+        s.threads = Threads(s)
+    return s.offload(p, function, args, kwargs)
+
+
 def ancestors():
     """The pids of the caller's ancestors, its parent first (OTP: `$ancestors`)."""
     cdef Scheduler s = here()
@@ -134,7 +193,7 @@ def ancestors():
 
 # ---------------------------------------------------------------------- spawn
 
-cdef object plain = (-1, None, None, False)
+cdef object plain = (-1, None, None, 0)
 
 
 cdef int check_callable(object function) except -1:
@@ -148,7 +207,7 @@ cdef int check_callable(object function) except -1:
 def spawn(function, /, *args, **kwargs):
     """Start a process that runs `function(*args, **kwargs)`; its `Pid`, at once (OTP: `spawn/3`)."""
     cdef Scheduler s = here()
-    acting(s)
+    s.spend(acting(s))
     check_callable(function)
     return s.spawn(function, args, kwargs, 0, None, plain)
 
@@ -156,7 +215,7 @@ def spawn(function, /, *args, **kwargs):
 def spawn_link(function, /, *args, **kwargs):
     """`spawn` and `link` in one step (OTP: `spawn_link/3`)."""
     cdef Scheduler s = here()
-    acting(s)
+    s.spend(acting(s))
     check_callable(function)
     return s.spawn(function, args, kwargs, 1, None, plain)
 
@@ -167,16 +226,18 @@ def spawn_monitor(function, /, *args, **kwargs):
     cdef Process p = acting(s)
     cdef Ref ref
     check_callable(function)
+    s.spend(p)
     ref = s.make_ref(p)
     return s.spawn(function, args, kwargs, 2, ref, plain), ref
 
 
 def spawn_with(options, int how, function, args, kwargs):
-    """What `options(...)` calls: `options` is (worker or -1, name, label, spread); how: 0 spawn, 1 link, 2 monitor."""
+    """What `options(...)` calls: `options` is (worker or -1, name, label, traits); how: 0 spawn, 1 link, 2 monitor."""
     cdef Scheduler s = here()
     cdef Process p = acting(s)
     cdef Ref ref = None
     check_callable(function)
+    s.spend(p)
     if how == 2:
         ref = s.make_ref(p)
     pid = s.spawn(function, args, kwargs, how, ref, options)

@@ -11,14 +11,19 @@ import logging
 import os
 import signal
 import sys
+import sysconfig
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cloudpickle  # noqa: F401  (preloaded for the codec)
+import greenlet
 
-from parallel_actors.workers import api, guest, output, watcher  # noqa: F401  (api: preloaded for what unpickles there)
-from parallel_actors.workers.scheduler import Scheduler, use_scheduler
+from parallel_actors.workers import api, blocking, chunks, collector, guest, output, watcher  # noqa: F401  (preloaded for what unpickles there)
+from parallel_actors.workers.preempt import TICK_SIGNAL, Tick
+from parallel_actors.workers.scheduler import Scheduler, on_tick, use_scheduler
 from parallel_actors.workers.segment import Segment
 
 __all__ = ["WorkerConfig", "inherit", "main"]
@@ -35,7 +40,9 @@ class WorkerConfig:
     interactive: tuple[bool, bool]
     sys_path: list[str]
     stop_timeout: float
+    long_schedule: float
     cpu: int | None = None
+    spin: float = 0
 
 
 def call_process(system: str, part: str) -> None:
@@ -47,6 +54,28 @@ def call_process(system: str, part: str) -> None:
 def inherit(fd: Any) -> int:
     """A descriptor sent along with the start of this worker."""
     return int(fd.detach())
+
+
+# The root has a worker write down its stack by this one, also when it is inside a native call.
+STACK_SIGNAL = TICK_SIGNAL - 1
+
+
+def make_tick() -> Tick:
+    """The timer that preempts the processes of this thread."""
+    stdlib = [sysconfig.get_path("stdlib")]
+    compiled = [f"{folder}/" for folder in sys.path if folder.endswith("lib-dynload")]
+    ours = Path(__file__).parent
+    return Tick(
+        stdlib=stdlib,
+        trusted=[*compiled, f"{ours.parent}/", f"{Path(greenlet.__file__).parent}/"],
+        locks=[str(ours)],
+    )
+
+
+def spin(calibrated: Callable[[], bool]) -> None:
+    """Run plain Python code until a tick has come."""
+    while not calibrated():
+        pass
 
 
 def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int) -> None:
@@ -63,22 +92,39 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
         os.sched_setaffinity(0, {config.cpu})
     segment = Segment.attach(memfd, eventfds)
     segment.set_os_pid(config.index, os.getpid())
-    scheduler = Scheduler(segment, config.index, config.incarnation, "worker")
+    chunks.install()
+    tick = make_tick()
+    scheduler = Scheduler(
+        segment,
+        config.index,
+        config.incarnation,
+        "worker",
+        tick=tick,
+        long_schedule=config.long_schedule,
+        spin=config.spin,
+    )
     use_scheduler(scheduler)
+    signal.signal(TICK_SIGNAL, on_tick)
+    faulthandler.register(STACK_SIGNAL, file=2, all_threads=False)
+    collector.install(scheduler)
     threads = guest.GuestThreads(segment, None)
     guest.enter(threads)
     output.install(scheduler, config.log_level, config.interactive)
     scheduler.send_to_root(("ready", config.index, config.incarnation))
-    code = 0
+    code = 70
     try:
-        scheduler.run_forever()
-    except BaseException:
-        logging.getLogger("parallel_actors").critical(
-            "worker %s failed: a bug in parallel_actors", config.index, exc_info=True
-        )
-        code = 70
-    scheduler.send_to_root(("bye", config.index, config.incarnation))
-    scheduler.flush_all(config.stop_timeout)
-    output.restore()
-    # Not sys.exit: a thread that user code left behind must not keep the worker.
-    os._exit(code)
+        try:
+            scheduler.calibrate(spin)
+            scheduler.run_forever()
+            code = 0
+        except BaseException:
+            logging.getLogger("parallel_actors").critical(
+                "worker %s failed: a bug in parallel_actors", config.index, exc_info=True
+            )
+        scheduler.send_to_root(("bye", config.index, config.incarnation))
+        scheduler.flush_all(config.stop_timeout)
+        output.restore()
+    finally:
+        # Not sys.exit: a thread that user code left behind must not keep the worker. Nor what has failed just now:
+        # there may be no memory left for the interpreter's own orderly end.
+        os._exit(code)

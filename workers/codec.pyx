@@ -1111,7 +1111,7 @@ cdef Definition define(Codec codec, object o):
         codec._writing.pop(id(o), None)
     try:
         d.offset = codec.store_put(data)
-    except Exception:
+    except MemoryError:         # SegmentFull among them
         d.inline = True
     codec._by_id[id(o)] = d
     if d.inline:
@@ -1186,7 +1186,7 @@ cdef Entry entry_of(Codec codec, Namespace ns, str name):
 cdef uint64_t put_in_store(Codec codec, bytes data) except? 0xFFFFFFFFFFFFFFFF:
     try:
         return codec.store_put(data)
-    except Exception:
+    except MemoryError:         # SegmentFull among them
         raise _Volatile
 
 

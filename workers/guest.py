@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from parallel_actors.workers import output
 from parallel_actors.workers.errors import NotRunning
 from parallel_actors.workers.ident import Pid
 from parallel_actors.workers.scheduler import (
@@ -36,6 +37,7 @@ def attach(segment: Segment, root_pidfd: int | None) -> tuple[Scheduler, Pid]:
     endpoint, incarnation = _claim(segment)
     scheduler = Scheduler(segment, endpoint, incarnation, "guest")
     pid = scheduler.add_guest_process()
+    scheduler.on_report = lambda kind, facts: output.report(scheduler, kind, facts)
     if root_pidfd is not None:
         scheduler.watch_fd(root_pidfd, lambda: scheduler.lose(_ROOT_DIED))
     use_scheduler(scheduler)

@@ -18,6 +18,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, TextIO
 
+from parallel_actors.workers.reasons import Crash
+
 if TYPE_CHECKING:
     from parallel_actors.workers.scheduler import Scheduler
 
@@ -27,6 +29,7 @@ __all__ = ["LineWriter", "RootHandler", "install", "report"]
 _PIECE = 16 * 1024
 _CRASHES = logging.getLogger("parallel_actors.crash")
 _DEAD_LETTERS = logging.getLogger("parallel_actors.dead_letters")
+_SCHEDULE = logging.getLogger("parallel_actors.schedule")
 
 
 class LineWriter(io.TextIOBase):
@@ -154,16 +157,38 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
         called = facts["name"] or facts["label"]
         who = f"{pid!r} {called}" if called else repr(pid)
         mail, links, ancestors = facts["message_queue_len"], facts["links"], list(facts["ancestors"])
+        crashed = isinstance(reason, Crash)
+        why = f"{reason.type}: {reason.text}" if crashed else str(reason)
         lines = [
-            f"process {who} crashed on worker {facts['worker']}: {reason.type}: {reason.text}",
+            f"process {who} crashed on worker {facts['worker']}: {why}",
             f"  running {facts['initial_call']}; {mail} messages waiting; links {links}; ancestors {ancestors}",
-            reason.traceback.rstrip(),
         ]
+        if "last_message" in facts:  # a server's
+            lines += [f"  last message: {facts['last_message']}", f"  state: {facts['state']}"]
+        if crashed:
+            lines.append(reason.traceback.rstrip())
         _CRASHES.error("%s", "\n".join(lines), extra={"source": repr(pid), "report": facts})
     elif kind == "dead_letter":
         error = facts["error"]
         text = "".join(traceback.format_exception_only(error)).rstrip()
         _DEAD_LETTERS.warning("a message to %s could not be delivered: %s", facts["to"], text)
+    elif kind == "long_schedule":
+        called = facts["name"] or facts["label"]
+        who = f"{facts['pid']!r} {called}" if called else repr(facts["pid"])
+        _SCHEDULE.warning(
+            "process %s has kept the others of worker %s waiting for %.2f s, in %s\n%s",
+            who,
+            facts["worker"],
+            facts["seconds"],
+            facts["why"],
+            facts["stack"].rstrip(),
+        )
+    elif kind == "long_mailbox":
+        called = facts["label"]
+        who = f"{facts['pid']!r} {called}" if called else repr(facts["pid"])
+        _SCHEDULE.warning(
+            "process %s has %s messages waiting: it takes them slower than they come", who, facts["message_queue_len"]
+        )
     elif kind == "abandoned":
         _CRASHES.error(
             "process %r swallowed its kill (%s) again and again: its stack was abandoned. "

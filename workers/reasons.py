@@ -54,7 +54,7 @@ _PACKAGE_FOLDERS = tuple(
         os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + "parallel_actors" + os.sep,
         os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + "workers" + os.sep,
         os.path.dirname(os.path.realpath(__file__)) + os.sep,
-        "parallel_actors" + os.sep + "workers" + os.sep,  # Cython names its sources like this
+        "parallel_actors" + os.sep,  # Cython names its sources like this
         "workers" + os.sep,
     }
 )
@@ -179,7 +179,12 @@ def is_orderly(reason: object) -> bool:
 
 
 def _guarded(make: Any, otherwise: Any) -> Any:
-    """The result of user code that must not do harm. BaseException too: a kill comes again anyway."""
+    """The result of user code that must not do harm, or `otherwise`, which shows that there is none.
+
+    BaseException too, or an exception's own method could end whoever records it. A kill that comes just now comes again
+    at the next call of the API. A Ctrl-C can't be told from a KeyboardInterrupt that the user code raises: it has to be
+    pressed again.
+    """
     try:
         return make()
     except BaseException:

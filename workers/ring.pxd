@@ -75,6 +75,7 @@ cdef class Inbox:            # one per (peer -> self), owned by self's thread
     cdef bint usable
     cdef bytes gathering                      # fragments so far
     cdef uint64_t gathered
+    cdef uint64_t lost                        # size of a body that there is no memory for; 0 = none is under way
     cdef uint8_t kind
     cdef uint8_t flags
     cdef uint16_t aux
@@ -82,6 +83,7 @@ cdef class Inbox:            # one per (peer -> self), owned by self's thread
     cdef bint _ready(self) except -1
     cdef void _publish(self) noexcept nogil
     cdef int _fragment(self, Record* r, uint8_t flags, const uint8_t* body, size_t n) except -1
+    cdef int _lose(self, Record* r, uint8_t flags) noexcept
     cdef bint next(self, Record* r) except -1      # False: nothing (also when the epoch isn't ours)
     cdef void release(self) noexcept
     cdef bint more(self) except -1                 # a look: next() would find a record or a fragment

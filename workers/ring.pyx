@@ -513,19 +513,26 @@ cdef class Inbox:
         cdef First* first
         if flags & FRAGMENT_ABORT:
             self.gathering = None
+            self.lost = 0
             return 0
         if flags & FRAGMENT_FIRST:
             if self.gathering is not None or n <= FIRST or (<First*>body).total <= n - FIRST or (<First*>body).total >> 62:
                 raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a first fragment that can't be one")
             first = <First*>body
-            # Fails before anything has changed, so that a later next() tries again.
-            self.gathering = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>first.total)
             self.gathered = 0
+            try:
+                self.gathering = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>first.total)
+            except MemoryError:
+                # It is read to its end and thrown away: what comes behind it goes on.
+                self.lost = first.total
+                return self._lose(r, flags)
             self.kind = first.kind
             self.flags = first.flags
             self.aux = first.aux
             body += FIRST
             n -= FIRST
+        if self.lost:
+            return self._lose(r, flags)
         if self.gathering is None or n > <uint64_t>PyBytes_GET_SIZE(self.gathering) - self.gathered:
             raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a fragment that doesn't belong to a body")
         memcpy(PyBytes_AS_STRING(self.gathering) + self.gathered, body, n)
@@ -541,6 +548,18 @@ cdef class Inbox:
         r.aux = self.aux
         r.body = <const uint8_t*>PyBytes_AS_STRING(self.whole)
         r.size = self.gathered
+        return 1
+
+    cdef int _lose(self, Record* r, uint8_t flags) noexcept:
+        """One fragment of a body that there is no memory for; 1 at its end: a record of KIND_FRAGMENT, without a body, of the lost size."""
+        if not flags & FRAGMENT_LAST:
+            return 0
+        r.kind = KIND_FRAGMENT
+        r.flags = 0
+        r.aux = 0
+        r.body = NULL
+        r.size = self.lost
+        self.lost = 0
         return 1
 
     cdef void release(self) noexcept:
@@ -567,6 +586,7 @@ cdef class Inbox:
         self.usable = False
         # A body whose producer died before its last fragment was never sent.
         self.gathering = None
+        self.lost = 0
         self.whole = None
         self.segment.reset_ring(self.peer, self.endpoint, self.peer_incarnation, self.incarnation)
         # The new incarnation may sleep with records that wait for this epoch.

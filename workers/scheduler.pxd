@@ -1,8 +1,9 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 from parallel_actors.workers.codec cimport Codec, Encoded
 from parallel_actors.workers.ident cimport Pid, Ref
 from parallel_actors.workers.names cimport NameTable
+from parallel_actors.workers.preempt cimport Tick
 from parallel_actors.workers.ring cimport Inbox, Outbox, Record
 from parallel_actors.workers.segment cimport Segment
 from parallel_actors.workers.timers cimport Timer, TimerHeap
@@ -34,8 +35,26 @@ cdef enum Flag:
     SCANNING = 8        # a pattern or __setstate__ of this process runs: no receive inside it
     EXITING = 16        # dead to everybody else; its stack unwinds
     SHUTTING = 32       # has been told to shut down
+    HOG = 64            # was cut while it computed, and hasn't waited for anything since
+    WAITS_LOCK = 128    # stood still in a lock of the standard library when it was cut
+    UNCUT = 256         # options(preempt=False)
+    ENDING = 512        # its body is over; the runtime makes the exit reason of it
+    LONG_MAIL = 1024    # its long mailbox has been reported
+    TERMINATES = 4096   # its parent's orders to end come to it as messages: it has cleaning up to do
+    LATE = 2048         # held the worker too long, and was reported for it
+
+cdef enum Priority:
+    NORMAL_PRIORITY = 0
+    HIGH_PRIORITY = 1
+    LOW_PRIORITY = 2
+
+cdef enum Trait:        # of a new process; they travel in the aux of its SPAWN
+    WILL_SPREAD = 1
+    WILL_STAY = 2       # is never cut
+    TRAIT_PRIORITY = 2  # its priority, shifted by this
 
 cdef enum Signal:
+    LOST = 1            # a large body that there was no memory for
     MSG = 2
     ALIAS = 3
     SPAWN = 4
@@ -48,6 +67,9 @@ cdef enum Signal:
     REQUEST = 11
     WDOWN = 12
     STOP = 13
+
+cdef enum MsgFlag:
+    IS_CALL = 1         # its head goes on with the caller's pid and reference; the body is the request alone
 
 cdef enum ExitFlag:
     BY_LINK = 1
@@ -71,6 +93,7 @@ cdef class Extra:
     cdef dict monitors          # Ref -> Pid: what this process watches
     cdef dict watchers          # Ref -> Pid: who watches this process
     cdef dict aliases           # Ref -> None
+    cdef dict callers           # lo of Ref -> Process of this endpoint that waits for the answer to its call
     cdef list tied              # endpoints whose `ties` hold this process
     cdef dict dictionary        # the process dictionary
     cdef str name
@@ -83,9 +106,12 @@ cdef class Process:
     cdef uint8_t kind
     cdef uint8_t state
     cdef uint8_t wait
-    cdef bint timed_out
+    cdef uint8_t timed_out
+    cdef uint8_t priority
+    cdef uint8_t shield         # depth of no_preempt()
+    cdef uint16_t raised        # how often its end was raised in it while it unwinds
+    cdef uint16_t ticks         # that it has used since it was told to end
     cdef int flags
-    cdef int raised             # how often a kill was raised in it while it unwinds
     cdef Process next           # run queue. Invariant: linked there exactly while state == QUEUED (guests: never)
     # Mailbox: Invariant: first is None <=> last is None <=> mail == 0
     cdef Envelope first
@@ -112,6 +138,18 @@ cdef class Process:
     cdef object unlink(self, Envelope before, Envelope envelope)
 
 
+cdef class RunQueue:
+    """First in, first out, linked through `Process.next`."""
+    cdef Process head, tail
+    cdef void push(self, Process p) noexcept
+    cdef Process pop(self)
+
+
+cdef class Loop:
+    """What a `def` body returns to live on as a callback process."""
+    cdef object handler
+
+
 cdef class Scheduler:
     cdef object __weakref__
     cdef readonly Segment segment
@@ -123,7 +161,7 @@ cdef class Scheduler:
     cdef uint64_t root_hi, root_lo
     cdef dict table                 # lo -> Process, alive
     cdef dict aliases               # lo of Ref -> (Process, reply-once)
-    cdef dict requests              # lo of Ref -> (Process, endpoint asked)
+    cdef dict requests              # lo of Ref -> (Process, endpoint asked, its incarnation, whether it is a call)
     cdef dict unborn                # lo -> [(kind, flags, aux, bytes)]
     cdef dict ref_timers            # (hi, lo) -> Timer
     cdef list ties                  # per endpoint: set of Processes with links or monitors there
@@ -136,13 +174,39 @@ cdef class Scheduler:
     cdef uint8_t *again             # inboxes with more to read than one turn takes
     cdef int again_count
     cdef Py_ssize_t backlog         # outboxes with an overflow
-    cdef Process queue_head, queue_tail
-    cdef readonly Py_ssize_t queue_length
+    cdef RunQueue high, normal, low # by priority
+    cdef RunQueue hogs              # cut while they computed: they get every second tick while others have work
+    cdef readonly Py_ssize_t queue_length   # of all four together
+    cdef int low_passed             # normal processes taken since the last one of `low`
+    cdef Tick tick                  # None: this endpoint's processes are never cut (root, guests)
+    cdef bint hog_due               # a tick has passed since a hog had its turn
+    cdef bint asleep                # in epoll
+    cdef bint forked                # this is a copy, in an OS process that user code has forked: it must not touch the rings
+    cdef int64_t spin               # ns that a look at the rings goes on before it becomes a sleep; 0: not at all
+    cdef object stood_at            # (frame, instruction) of the latest tick in code that may hold a lock
+    cdef int stood                  # ticks in a row there
+    cdef public object threads      # blocking.Threads, made at the first run_blocking()
+    cdef bint collecting            # the garbage collector runs: finalizers may be called anywhere
+    cdef bint collect_due           # a full garbage collection is
+    cdef object ballast             # let go when memory is used up
+    cdef int collections            # of the middle generation since the last full one
+    cdef object collector           # who decides what a full one looks at (collector.py)
+    cdef uint64_t slices            # turns given to processes
+    cdef uint64_t ticked_slice      # `slices` at the latest tick
+    cdef int64_t ticked_at          # when that was
+    cdef int64_t uncut_since        # since when the running process has kept others waiting; 0 = it doesn't
+    cdef uintptr_t base             # the C stack where every process begins
+    cdef uint64_t ticks             # that came while a process ran
+    cdef readonly uint64_t cuts     # how often a process was cut
+    cdef readonly int64_t long_schedule     # ns that a process may keep others waiting before it is reported
+    cdef Py_ssize_t long_mailbox    # messages at which a mailbox is reported
     cdef Process current            # who runs; None in the runtime itself
     cdef Process starting           # handed to the next pooled carrier
     cdef object hub                 # greenlet that makes carriers
     cdef object carrier             # the carrier greenlet that runs now
+    cdef object handed              # where the hub switches to for a carrier that has ended
     cdef list pool                  # idle carriers
+    cdef Py_ssize_t ended_carriers  # since malloc was told to give memory back
     cdef list abandoned             # carriers of processes that swallowed their kill: never resumed
     cdef TimerHeap timers
     cdef int64_t now
@@ -153,6 +217,7 @@ cdef class Scheduler:
     cdef Py_ssize_t exiting         # processes whose stacks still unwind
     cdef Py_ssize_t system_processes
     cdef int epoll
+    cdef Process janitor            # whose finalizers run in a full garbage collection
     cdef Process interval_server    # ends send_interval timers of dead receivers
     cdef dict watched_fds           # fd -> callable
     cdef int stopping               # 0, or the phase of STOP
@@ -163,6 +228,7 @@ cdef class Scheduler:
 
     # processes
     cdef Process new_process(self, uint64_t lo, int kind)
+    cdef int give_traits(self, Process p, int traits) noexcept
     cdef object decoded(self, Encoded message)
     cdef Process find(self, uint64_t lo)
     cdef bint is_unborn(self, uint64_t lo) noexcept
@@ -174,7 +240,7 @@ cdef class Scheduler:
     cdef int deliver(self, Process p, object body) except -1
     cdef int send_pid(self, Pid to, object message) except -1
     cdef int send_ref(self, Ref to, object message) except -1
-    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block) except -1
+    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=*) except -1
     cdef int exit_signal(self, Pid to, Pid sender, object reason, int flags, uint64_t seen) except -1
     cdef int take_exit(self, Process p, Pid sender, object reason, int flags, uint64_t seen) except -1
     cdef bint gone(self, Pid other)
@@ -191,19 +257,34 @@ cdef class Scheduler:
     cdef int take_down(self, Process p, Ref ref, Pid target, object reason) except -1
     cdef int tie(self, Process p, Pid other) except -1
     cdef int terminate(self, Process p, object reason) except -1
+    cdef int terminate_now(self, Process p, object reason) except -1
     cdef int endpoint_down(self, uint32_t e, uint32_t inc, int cause) except -1
+    cdef object drive(self, object coroutine)
+    cdef object call(self, Process p, Pid to, object request, double timeout)
+    cdef int reply(self, Ref ref, object value) except -1
     cdef object ask(self, uint32_t e, uint32_t inc, object operation, double timeout)
     cdef int answer(self, Record *r) except -1
     cdef uint64_t unborn_of(self, tuple operation) except? 0
     cdef object perform(self, tuple operation)
     # run queue and carriers
     cdef int enqueue(self, Process p) except -1
+    cdef Process next_process(self)
     cdef Process pick(self)
+    cdef int ticked(self, object frame) except -1
+    cdef int unwind(self, Process p, object frame) except -1
+    cdef int cut(self, Process p) except -1
+    cdef Process a_janitor(self)
+    cdef int collect_garbage(self) except -1
+    cdef int show_load(self) except -1
+    cdef int late(self, Process p, int64_t ns, int place, const char *library) except -1
+    cdef int abandon(self, Process p) except -1
+    cdef object offload(self, Process p, object function, tuple args, dict kwargs)
     cdef int switch_away(self, Process p) except -1
     cdef int block(self, Process p, int wait) except -1
     cdef int check(self, Process p) except -1
     cdef int spend(self, Process p) except -1
     cdef int run(self, Process p) except -1
+    cdef int make_room(self, object error) except -1
     cdef bint step(self, Process p) except -1
     cdef bint turn_callback(self, Process p) except -1
     cdef object enter(self, Process p)
@@ -212,6 +293,7 @@ cdef class Scheduler:
     cdef Outbox outbox(self, uint32_t e)
     cdef Inbox inbox(self, uint32_t e)
     cdef int poll(self, int64_t wait_ns) except -1
+    cdef int turn_over(self, int64_t wait_ns) except -1
     cdef int drain(self) except -1
     cdef int drain_one(self, uint32_t e) except -1
     cdef int signal(self, uint32_t e, Record *r) except -1
@@ -221,6 +303,8 @@ cdef class Scheduler:
     cdef int hold_sender(self, Outbox box) except -1
     cdef int stop_processes(self, int phase) except -1
     # mail
+    cdef object opened(self, object body)
+    cdef int unreadable(self, Process p, object body, object error) except -1
     cdef object scan(self, Process p, tuple patterns)
     cdef int arm(self, Process p, double seconds) except -1
     cdef int disarm(self, Process p) except -1

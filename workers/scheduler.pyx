@@ -34,6 +34,7 @@ from parallel_actors.workers.ident cimport (
     hi_endpoint, hi_incarnation, hi_nonce, lo_counter, lo_incarnation, lo_spawner, make_hi, make_lo, new_pid, new_ref,
 )
 from parallel_actors.workers.patterns cimport match, mentions_ref
+from parallel_actors.workers.preempt cimport CUTTABLE, IN_DEL, IN_IMPORT, IN_LOCK, IN_NATIVE, Tick
 from parallel_actors.workers.ring cimport ring_born
 from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
 
@@ -47,6 +48,10 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
     #include <errno.h>
+    #include <stdlib.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    #endif
     #include <sys/epoll.h>
     #include <sys/syscall.h>
 
@@ -80,10 +85,38 @@ cdef extern from *:
 
     static __thread PyObject *pa_here = NULL;
 
+    /* Where the stack of a process begins. A number, not a pointer: greenlet moves stacks away and back. */
+    static inline uintptr_t pa_stack(void) { return (uintptr_t)__builtin_frame_address(0); }
+
+    /* The runtime works on the stack of whichever process is there, which may stand at the limit of its recursion: what others
+       have sent must not fail for that. */
+    static void pa_headroom(int calls) {
+        PyThreadState *t = PyThreadState_Get();
+    #if PY_VERSION_HEX >= 0x030C0000
+        t->py_recursion_remaining += calls;
+        t->c_recursion_remaining += calls;
+    #else
+        t->recursion_remaining += calls;
+    #endif
+    }
+
     static int64_t pa_now(void) {
         struct timespec ts;
         clock_gettime(CLOCK_MONOTONIC, &ts);
         return (int64_t)ts.tv_sec * 1000000000LL + ts.tv_nsec;
+    }
+    /* The stacks of processes that are gone lie about in malloc's heap; it keeps them unless asked. */
+    static void pa_trim(void) {
+    #ifdef __GLIBC__
+        malloc_trim(0);
+    #endif
+    }
+    static void pa_relax(void) {
+    #if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+    #elif defined(__aarch64__)
+        __asm__ __volatile__("yield");
+    #endif
     }
     static int pa_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
     static int pa_epoll_add(int ep, int fd) {
@@ -115,7 +148,11 @@ cdef extern from *:
     PyObject *pa_take_context()
     void pa_give_context(PyObject *)
     PyObject *pa_here
+    uintptr_t pa_stack() nogil
+    void pa_headroom(int)
     int64_t pa_now() nogil
+    void pa_relax() nogil
+    void pa_trim() nogil
     int pa_epoll_create() nogil
     int pa_epoll_add(int, int) nogil
     int pa_epoll_del(int, int) nogil
@@ -141,10 +178,12 @@ pa_import_greenlet()
 cdef object GREENLET = _greenlet_module.greenlet
 cdef object GreenletExit = _greenlet_module.GreenletExit
 
+PRIORITIES = ("normal", "high", "low")
 NOT_FOUND = object()
 SUSPENDED = object()
 
 cdef str NORMAL = "normal", SHUTDOWN = "shutdown", KILL = "kill", KILLED = "killed", NOPROC = "noproc"
+cdef str CALL = "$gen_call"
 
 cdef enum:
     REDUCTIONS = 2000               # API operations before a process gives way
@@ -156,7 +195,17 @@ cdef enum:
     FLOW_LOW_BYTES = 1 << 20        # and at which it goes on
     FLOW_LOW_COUNT = 4096
     MAX_RAISED = 500                # kills raised in a process that swallows them before it is abandoned
+    CALIBRATION_NS = 20_000
+    TICK_NS = 2_000_000             # between two ticks while processes run
+    GRACE_TICKS = 500               # that a process which was told to end may use for its cleaning up before it is told again
+    LOW_EVERY = 8                   # normal processes for each one of low priority (as in OTP)
+    LOCK_NS = 20_000_000            # that a process may stay in code which may hold a lock before it is cut there after all
+    SHIELD_NS = 100_000_000         # no_preempt() is reported when it keeps others waiting for longer
     MAX_LINEAGE = 32
+    HEADROOM = 200                  # calls that the runtime may nest beyond the limit of recursion
+    BALLAST = 1 << 20               # bytes kept for the time when memory is used up
+    MIDDLE_COLLECTIONS = 10         # of some 7,000 allocations each, for each full garbage collection
+    POOL = 2048                     # idle carriers that are kept, of some 8 KB each
     LEFT = 1 << 20                  # causes of WDOWN beside an exit code and -signal: a guest's thread ended,
     UNKNOWN = 1 << 21               # nobody can tell
 
@@ -200,11 +249,22 @@ cdef Process me(Scheduler s):
 def _forked():
     # A fork of a program (never of ours) has our memory, not our endpoint: what it did here would tear the rings.
     global pa_here
+    if pa_here != NULL:
+        (<Scheduler>pa_here).forked = True
     pa_here = NULL
     _services.clear()
 
 
 os.register_at_fork(after_in_child=_forked)
+
+
+def on_tick(signum, frame):
+    """The handler of the tick's signal (see preempt.pyx). It may take the processor from the process that it interrupts."""
+    cdef Scheduler s
+    if pa_here != NULL:         # NULL: this OS process was forked by user code
+        s = <Scheduler>pa_here
+        if s.tick is not None and not s.closed:
+            s.ticked(frame)
 
 
 def set_lost_hook(hook):
@@ -321,6 +381,38 @@ cdef void _discard_mail(Process p):
 
 
 @cython.final
+cdef class RunQueue:
+
+    cdef void push(self, Process p) noexcept:
+        p.next = None
+        if self.tail is None:
+            self.head = p
+        else:
+            self.tail.next = p
+        self.tail = p
+
+    cdef Process pop(self):
+        cdef Process p = self.head
+        if p is not None:
+            self.head = p.next
+            p.next = None
+            if self.head is None:
+                self.tail = None
+        return p
+
+
+@cython.final
+cdef class Loop:
+    """Returned by the body of a `def` process, which then lives on without a stack: `handler(message)` is called once per message.
+
+    The handler may block as any body may. When it returns `True` the process ends with the reason `normal`.
+    """
+
+    def __init__(self, handler):
+        self.handler = handler
+
+
+@cython.final
 cdef class Scheduler:
     """Runs the green processes of one endpoint. One thread drives it.
 
@@ -329,9 +421,14 @@ cdef class Scheduler:
         endpoint: this endpoint's number.
         incarnation: its incarnation.
         role: "worker", "root" or "guest".
+        tick: what preempts its processes; None: nothing does.
+        long_schedule: seconds that a process which can't be preempted may keep others waiting before that is reported.
+        long_mailbox: messages at which a mailbox is reported.
+        spin: seconds that it goes on looking at its rings before it sleeps. Only for who has a core of its own.
     """
 
-    def __cinit__(self, Segment segment, int endpoint, int incarnation, str role):
+    def __cinit__(self, Segment segment, int endpoint, int incarnation, str role, *, Tick tick=None,
+                  double long_schedule=0.5, Py_ssize_t long_mailbox=131072, double spin=0):
         cdef uint32_t n = segment.endpoints, e
         self.segment = segment
         self.endpoint = endpoint
@@ -355,6 +452,16 @@ cdef class Scheduler:
         self.pool = []
         self.abandoned = []
         self.timers = TimerHeap()
+        self.high = RunQueue()
+        self.normal = RunQueue()
+        self.low = RunQueue()
+        self.hogs = RunQueue()
+        self.tick = tick
+        if role == "worker":
+            self.ballast = bytearray(BALLAST)
+        self.long_schedule = <int64_t>(long_schedule * 1e9)
+        self.long_mailbox = long_mailbox
+        self.spin = <int64_t>(spin * 1e9)
         self.watched_fds = {}
         self.partial_lines = {}
         self.reductions = REDUCTIONS
@@ -558,7 +665,7 @@ cdef class Scheduler:
         return best
 
     cdef Pid spawn(self, object function, tuple args, dict kwargs, int how, Ref ref, object options):
-        """Start a process. `how`: 0 spawn, 1 with link, 2 with monitor `ref`. options: (worker, name, label, spread)."""
+        """Start a process. `how`: 0 spawn, 1 with link, 2 with monitor `ref`. options: (worker, name, label, traits)."""
         cdef Process parent = self.current, p
         cdef Pid pid
         cdef uint32_t home, inc
@@ -566,7 +673,7 @@ cdef class Scheduler:
         cdef pa_head head
         cdef bytes payload
         cdef Link link
-        cdef bint spread = options[3]
+        cdef int traits = options[3]
         cdef tuple lineage = () if parent is None else (parent.pid, *parent.lineage)[:MAX_LINEAGE]
         name = options[1]
         home = self.place(parent, options[0])
@@ -589,8 +696,7 @@ cdef class Scheduler:
             p.args = args_own
             p.kwargs = kwargs_own
             p.lineage = lineage
-            if spread:
-                p.flags |= SPREAD
+            self.give_traits(p, traits)
             if name is not None:
                 p.more().name = name
             if options[2] is not None:
@@ -601,7 +707,7 @@ cdef class Scheduler:
                 self.add_monitor(parent, ref, pid)
             self.enqueue(p)
             return pid
-        payload = self.codec.encode((function, args, kwargs or None, options[2], spread, lineage))
+        payload = self.codec.encode((function, args, kwargs or None, options[2], lineage))
         # User code ran: number and put in one go from here on. A worker that is being replaced: its next incarnation takes it.
         self.spawned[home] += 1
         while True:
@@ -636,7 +742,7 @@ cdef class Scheduler:
         # The name stands outside the pickle: it has to be freed even if the process dies before it first runs.
         text = b"" if name is None else (<str>name).encode()
         try:
-            self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True)
+            self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True, traits)
         except MemoryError:
             if parent is not None and parent.extra is not None:
                 parent.extra.links.pop(pid, None)
@@ -645,6 +751,14 @@ cdef class Scheduler:
                 self.names.free(name, pid.hi, pid.lo)
             raise
         return pid
+
+    cdef int give_traits(self, Process p, int traits) noexcept:
+        if traits & WILL_SPREAD:
+            p.flags |= SPREAD
+        if traits & WILL_STAY:
+            p.flags |= UNCUT
+        p.priority = <uint8_t>(traits >> TRAIT_PRIORITY)
+        return 0
 
     cdef object decoded(self, Encoded message):
         cdef bytes data = message.data
@@ -676,6 +790,7 @@ cdef class Scheduler:
             self.seen[spawner] = lo_counter(head.a)
             (<Inbox>self.inboxes[spawner]).set_born(lo_counter(head.a))
         p = self.new_process(head.a, STACK)
+        self.give_traits(p, r.aux)
         named = 48 + r.flags
         if r.flags:
             p.more().name = (<bytes>r.body[48:named]).decode()
@@ -714,6 +829,10 @@ cdef class Scheduler:
 
     cdef int deliver(self, Process p, object body) except -1:
         p.append(body)
+        if p.mail >= self.long_mailbox and not p.flags & LONG_MAIL:
+            p.flags |= LONG_MAIL
+            self.report("long_mailbox", {"pid": p.pid, "label": None if p.extra is None else p.extra.name or p.extra.label,
+                                         "message_queue_len": p.mail})
         if p.state == IDLE or (p.state == BLOCKED and p.wait == MAIL):
             self.enqueue(p)
         return 0
@@ -774,7 +893,7 @@ cdef class Scheduler:
             (<Extra>extra).aliases.pop(ref, None)
         return True
 
-    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block) except -1:
+    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=0) except -1:
         """One record to another endpoint, in order. A process whose overflow is too long is suspended (S2.5); signals never are."""
         cdef Outbox box
         cdef int done
@@ -788,7 +907,7 @@ cdef class Scheduler:
             data = payload
             n = len(payload)
         box = self.outbox(e)
-        done = box.put(inc, <uint8_t>kind, <uint8_t>flags, 0, head, nhead, data, n)
+        done = box.put(inc, <uint8_t>kind, <uint8_t>flags, <uint16_t>aux, head, nhead, data, n)
         if done == 0:
             self.backlog = 1
             # Nobody flushes for a guest that has gone on to other things: it waits for every record.
@@ -835,6 +954,8 @@ cdef class Scheduler:
         if to.hi == self.hi:
             self.unborn.setdefault(to.lo, []).append((EXIT, flags, 0, (<char *>&head)[:32] + data))
             return 0
+        if not flags & (BY_LINK | IS_NORMAL) and hi_endpoint(to.hi) < self.segment.workers:
+            self.segment.set_end_due(hi_endpoint(to.hi), True)
         return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), EXIT, flags, &head, 32, data, False)
 
     cdef int take_exit(self, Process p, Pid sender, object reason, int flags, uint64_t seen) except -1:
@@ -852,6 +973,9 @@ cdef class Scheduler:
             del p.extra.links[sender]
         elif flags & IS_KILL:
             return self.terminate(p, KILLED)
+        if p.flags & TERMINATES and not p.flags & TRAP_EXIT and not flags & (BY_LINK | IS_NORMAL) and (
+                sender.hi == self.root_hi and sender.lo == self.root_lo or p.lineage and sender == p.lineage[0]):
+            return self.deliver(p, ("$shutdown", self.reason_value(reason)))
         if p.flags & TRAP_EXIT:
             return self.deliver(p, Exit(sender, self.reason_value(reason)))
         if flags & IS_NORMAL and not (sender == p.pid and not flags & BY_LINK):
@@ -867,38 +991,54 @@ cdef class Scheduler:
 
     def reason_value(self, reason):
         """The reason as this receiver's own value."""
-        if type(reason) is Encoded:
-            try:
-                return self.decoded(reason)
-            except Exception as error:
-                return Crash.from_exception(error)
-        return reason
+        if type(reason) is not Encoded:
+            return reason
+        # User code, in the middle of a signal: it can't block, and nothing is raised in it.
+        running = self.current
+        self.current = None
+        try:
+            return self.decoded(reason)
+        except BaseException as error:
+            return Crash.from_exception(error)
+        finally:
+            self.current = running
 
     def clean_reason(self, reason):
         """A reason that can travel: itself where it is immutable, Encoded otherwise, a Crash where it can't be pickled."""
         if type(reason) is str:
             return reason
+        running = self.current
+        self.current = None             # as in reason_value
         try:
             if self.codec.isolate(reason) is reason:
                 return reason
             # Several may see it, and each gets one of its own.
             return encoded(self.codec.encode(reason))
-        except NotPicklable as error:
+        except BaseException as error:
             return Crash.from_exception(error)
+        finally:
+            self.current = running
 
     cdef int terminate(self, Process p, object reason) except -1:
         """`p` ends with `reason`: dead to everybody from here on (S4.5: names are free before links and monitors fire).
 
         What it ran may still be on a stack or in a frame: that unwinds when the loop resumes it.
         """
+        if p.state == DEAD or p.flags & EXITING:
+            return 0
+        pa_headroom(HEADROOM)           # half an end would be worse than none
+        try:
+            return self.terminate_now(p, reason)
+        finally:
+            pa_headroom(-HEADROOM)
+
+    cdef int terminate_now(self, Process p, object reason) except -1:
         cdef Link link
         cdef Pid other
         cdef Ref ref
         cdef Extra extra = p.extra
         cdef bint has_stack
         cdef int flags
-        if p.state == DEAD or p.flags & EXITING:
-            return 0
         has_stack = p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None)
         del self.table[p.pid.lo]
         p.pid.process = None
@@ -921,6 +1061,10 @@ cdef class Scheduler:
                 self.exit_signal(other, p.pid, reason, flags, link.peer)
             for ref, other in list(extra.watchers.items()):
                 self.send_down(other, ref, p.pid, reason)
+            if extra.callers is not None:
+                for lo, waiting in list(extra.callers.items()):
+                    self.requests.pop(lo, None)
+                    self.settle(<Process>waiting, lo, (False, reason))
             for e in extra.tied:
                 if self.ties[e] is not None:
                     (<set>self.ties[e]).discard(p)
@@ -1136,6 +1280,11 @@ cdef class Scheduler:
         return self.put(hi_endpoint(watcher.hi), hi_incarnation(watcher.hi), DOWN, 0, &head, 40, data, False)
 
     cdef int take_down(self, Process p, Ref ref, Pid target, object reason) except -1:
+        if ref.hi == self.hi:
+            asked = self.requests.pop(ref.lo, None)
+            if asked is not None:       # the monitor of a call
+                self.settle(<Process>asked[0], ref.lo, (False, reason))
+                return 0
         # Exactly one Down per monitor (S4.3): the entry goes with it; none when it was taken off meanwhile.
         if p.extra is None or p.extra.monitors.pop(ref, None) is None:
             return 0
@@ -1204,7 +1353,7 @@ cdef class Scheduler:
                             self.take_exit(p, other, reason, BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
                         else:
                             self.tie(p, other)
-        for lo, (asker, asked, asked_inc) in list(self.requests.items()):
+        for lo, (asker, asked, asked_inc, _) in list(self.requests.items()):
             if asked == e and asked_inc <= inc:
                 del self.requests[lo]
                 self.settle(<Process>asker, lo, (False, reason))
@@ -1232,7 +1381,7 @@ cdef class Scheduler:
         head.b = ref.lo
         head.c = p.pid.hi
         head.d = p.pid.lo
-        self.requests[ref.lo] = (p, e, inc)
+        self.requests[ref.lo] = (p, e, inc, False)
         p.awaited = ref.lo
         p.reply = None
         try:
@@ -1258,6 +1407,84 @@ cdef class Scheduler:
         if isinstance(value, BaseException):
             raise value
         raise NoProc(f"worker {e} died before it answered", reason=value)
+
+    cdef object call(self, Process p, Pid to, object request, double timeout):
+        """Send `("$gen_call", (own pid, ref), request)` and wait for what is sent to `ref` (OTP: gen:call/4).
+
+        (True, the answer, which may be Encoded), (False, the reason of the other's end), or None when it is too late: what comes then
+        is dropped. A call of this endpoint costs its receiver an entry in `callers`; one across is a monitor and a message.
+        """
+        cdef Ref ref
+        cdef Process q = None
+        cdef uint64_t lo
+        cdef pa_head head
+        cdef bytes data = None
+        cdef bint here = to.hi == self.hi
+        self.ref_counter += 1
+        lo = self.ref_counter
+        ref = new_ref(self.hi, lo)
+        if here:
+            q = self.find(to.lo)
+            if q is None and not self.is_unborn(to.lo):
+                return False, NOPROC
+        elif self.gone(to):
+            return False, NOPROC
+        if q is not None:
+            # Where it has to be unpickled, the receiver does that, on its own stack: see `opened`.
+            body = (CALL, (p.pid, ref), self.codec.isolate(request))
+            if q.state == DEAD or q.flags & EXITING:        # isolating runs user code
+                return False, NOPROC
+            if q.more().callers is None:
+                q.extra.callers = {}
+            q.extra.callers[lo] = p
+        else:
+            data = self.codec.encode(request)
+            data = (<char *>&p.pid.hi)[:8] + (<char *>&p.pid.lo)[:8] + (<char *>&ref.hi)[:8] + (<char *>&lo)[:8] + data
+        self.requests[lo] = (p, hi_endpoint(to.hi), hi_incarnation(to.hi), True)
+        p.awaited = lo
+        p.reply = None
+        try:
+            if q is not None:
+                self.deliver(q, body)
+            else:
+                head.a = to.lo
+                head.b = p.pid.hi
+                head.c = p.pid.lo
+                head.d = ref.hi
+                head.e = ref.lo
+                if here:
+                    held = self.unborn.setdefault(to.lo, [])
+                    held.append((MONITOR, 0, 0, (<char *>&head)[:40]))
+                    held.append((MSG, IS_CALL, 0, (<char *>&to.lo)[:8] + data))
+                else:
+                    self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MONITOR, 0, &head, 40, None, False)
+                    self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL, &to.lo, 8, data, True)
+            if timeout >= 0:
+                self.arm(p, timeout)
+            while p.reply is None and not p.timed_out:
+                self.block(p, REPLY)
+        finally:
+            self.disarm(p)
+            p.awaited = 0
+            answer = p.reply
+            p.reply = None
+            self.requests.pop(lo, None)
+            if q is not None:
+                if q.extra is not None and q.extra.callers is not None:
+                    q.extra.callers.pop(lo, None)
+            elif answer is None or answer[0] is True:
+                self.forget_monitor(ref, to)
+        return answer
+
+    cdef int reply(self, Ref ref, object value) except -1:
+        """Answer the call that made `ref`, from any process; too late, or twice: dropped."""
+        if ref.hi == self.hi and ref.lo in self.requests:
+            value = self.codec.isolate(value)
+            asked = self.requests.pop(ref.lo, None)
+            if asked is not None:
+                self.settle(<Process>asked[0], ref.lo, (True, value))
+            return 0
+        return self.send_ref(ref, value)
 
     def settle(self, Process p, uint64_t lo, reply):
         """Hand the answer of request `lo` to the process that waits for it."""
@@ -1350,12 +1577,12 @@ cdef class Scheduler:
         cdef Extra extra = p.extra
         status = "runnable" if p.state == QUEUED else "running" if p.state == RUNNING else "waiting"
         stack = None
-        if p.kind == ASYNC and p.body is not None and p.state != RUNNING:
+        if p.kind == ASYNC and p.body is not None and p.state != RUNNING and p.carrier is None:
             stack = [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_qualname}" for f in _await_frames(p.body)]
-        elif p.carrier is not None:
+        elif p.carrier is not None or p.state == RUNNING:
             # It may have gone to look for other work on its own stack: then that is the running one.
             try:
-                frame = _getframe() if p.carrier is pa_current() else p.carrier.gr_frame
+                frame = _getframe() if p.carrier is None or p.carrier is pa_current() else p.carrier.gr_frame
             except ValueError:
                 frame = None        # no Python function at all: its body is a built-in one
             stack = [] if frame is None else [
@@ -1372,6 +1599,7 @@ cdef class Scheduler:
             "label": None if extra is None else extra.label,
             "dictionary": {} if extra is None or extra.dictionary is None else self.shown(extra.dictionary),
             "trap_exit": bool(p.flags & TRAP_EXIT),
+            "priority": PRIORITIES[p.priority],
             "parent": p.lineage[0] if p.lineage else None,
             "ancestors": list(p.lineage),
             "kind": "guest" if p.kind == GUEST else "async" if p.kind == ASYNC else "callback" if p.kind == CALLBACK else "def",
@@ -1519,14 +1747,42 @@ cdef class Scheduler:
         p.state = QUEUED
         if p.kind == GUEST:
             return 0
-        p.next = None
-        if self.queue_tail is None:
-            self.queue_head = p
+        if p.flags & HOG:
+            self.hogs.push(p)
+        elif p.priority == NORMAL_PRIORITY:
+            self.normal.push(p)
+        elif p.priority == HIGH_PRIORITY:
+            self.high.push(p)
         else:
-            self.queue_tail.next = p
-        self.queue_tail = p
+            self.low.push(p)
         self.queue_length += 1
         return 0
+
+    cdef Process next_process(self):
+        """Take the process whose turn it is out of the run queues, or None.
+
+        High priority first; then normal and low, one of low for LOW_EVERY others. Hogs have the processor when nobody else
+        wants it, and else every second tick: so they can't starve, and what waits for a message hardly notices them.
+        """
+        cdef Process p
+        if self.hogs.head is not None and (
+                self.hog_due or self.high.head is None and self.normal.head is None and self.low.head is None):
+            self.hog_due = False
+            self.tick.arm(TICK_NS)      # a full slice
+            p = self.hogs.pop()
+        elif self.high.head is not None:
+            p = self.high.pop()
+        elif self.low.head is not None and (self.normal.head is None or self.low_passed >= LOW_EVERY):
+            self.low_passed = 0
+            p = self.low.pop()
+        else:
+            p = self.normal.pop()
+            if p is None:
+                return None
+            if self.low.head is not None:
+                self.low_passed += 1
+        self.queue_length -= 1
+        return p
 
     cdef Process pick(self):
         """The next process to run. Polls; parks while there is nothing to do. None: the scheduler shall stop. Runs no user code."""
@@ -1537,22 +1793,42 @@ cdef class Scheduler:
             self.turn += 1
             if self.segment.any_dirty(self.endpoint) or self.again_count or self.backlog or self.turn & 15 == 0:
                 self.poll(0)
-            p = self.queue_head
+            p = self.next_process()
             if p is not None:
-                self.queue_head = p.next
-                p.next = None
-                if self.queue_head is None:
-                    self.queue_tail = None
-                self.queue_length -= 1
                 if p.flags & EXITING and p.pending is None:
                     p.state = DEAD      # ended before it ran
                     continue
+                self.slices += 1
+                if self.collect_due:
+                    self.collect_garbage()
+                if self.tick is not None and not self.tick.armed:
+                    self.ticked_at = pa_now()
+                    self.tick.arm(TICK_NS)
                 return p
             if self.stopping and self.process_count == 0 and self.exiting == 0 or self.closed:
                 return None
+            if self.ended_carriers >= POOL:
+                self.ended_carriers = 0
+                pa_trim()
             self.poll(PARK_NS)
 
     cdef int poll(self, int64_t wait_ns) except -1:
+        """`turn_over`, with no process current: a tick that interrupts a finalizer or a message's constructor in there must do nothing.
+
+        (It would take in the same rings once more, before the record under way; or end the process, and the record with it.) A guest
+        has no ticks, and its own exceptions come through here.
+        """
+        cdef Process running = self.current
+        if self.tick is not None:
+            self.current = None
+        pa_headroom(HEADROOM)
+        try:
+            return self.turn_over(wait_ns)
+        finally:
+            pa_headroom(-HEADROOM)
+            self.current = running
+
+    cdef int turn_over(self, int64_t wait_ns) except -1:
         """Take what came in, fire what is due, flush what waits; sleep up to `wait_ns` if there is nothing at all."""
         cdef int64_t due
         if self.backlog:
@@ -1567,11 +1843,11 @@ cdef class Scheduler:
             return 0
         if wait_ns == 0:
             if self.turn & 63 == 0:
-                self.segment.set_load(self.endpoint, <uint32_t>self.process_count, <uint32_t>self.queue_length)
+                self.show_load()
                 if self.watched_fds and self.turn & 255 == 0:
                     self.park(0)
             return 0
-        if self.queue_head is not None or self.again_count:
+        if self.queue_length or self.again_count:
             return 0
         if self.role == "guest" and self.current is not None and self.current.state == QUEUED:
             return 0
@@ -1580,18 +1856,25 @@ cdef class Scheduler:
         if self.backlog and wait_ns > 1_000_000:
             # The consumer of an overflow doesn't ring when it has made room.
             wait_ns = 1_000_000
-        self.segment.set_load(self.endpoint, <uint32_t>self.process_count, 0)
+        self.show_load()
         return self.park(wait_ns)
 
     cdef int park(self, int64_t wait_ns) except -1:
         cdef int ready[32]
         cdef int n = 0, i, failed = 0
+        cdef bint found
         cdef int bell = self.segment.eventfds[self.endpoint]
         cdef uint32_t e = self.endpoint
         cdef Segment segment = self.segment
         if wait_ns:
+            if self.spin:
+                with nogil:
+                    found = spin_for(segment, e, self.spin if self.spin < wait_ns else wait_ns)
+                if found:
+                    return 0
             segment.park_begin(e)
         if wait_ns == 0 or not segment.any_dirty(e):
+            self.asleep = wait_ns != 0
             with nogil:
                 n = pa_epoll_wait(self.epoll, ready, 32, wait_ns)
             if n < 0:
@@ -1608,7 +1891,8 @@ cdef class Scheduler:
                 try:
                     PyErr_CheckSignals()
                 except BaseException:
-                    traceback.print_exc(file=sys.__stderr__)
+                    last_words()
+        self.asleep = False
         for i in range(n):
             if ready[i] == bell:
                 pa_clear_eventfd(bell)
@@ -1634,6 +1918,9 @@ cdef class Scheduler:
                 p.state = RUNNING       # also when Ctrl-C came
                 p.wait = NOTHING
             return 0
+        # A finalizer that the collector has called waits: the collection goes on when it is resumed.
+        cdef bint collecting = self.collecting
+        self.collecting = False
         # From here on a signal that ends `p` sees that it holds a stack.
         p.carrier = self.carrier
         q = self.pick()
@@ -1642,6 +1929,7 @@ cdef class Scheduler:
             p.carrier = None
             self.current = p
             p.state = RUNNING
+            self.collecting = collecting
             return 0
         if q is not None and q.carrier is not None:
             target = q.carrier
@@ -1654,16 +1942,20 @@ cdef class Scheduler:
         pa_switch(<PyObject *>target)
         # Whoever switched here has made `p` current and this carrier the running one.
         p.state = RUNNING
+        self.collecting = collecting
         return 0
 
     cdef int block(self, Process p, int wait) except -1:
         """The running process `p` waits. Raises what was sent to end it."""
         if p.flags & EXITING or p.pending is not None:
             self.check(p)
+        if p is self.janitor:
+            raise RuntimeError("expected a __del__ that doesn't wait, got one that does: the garbage collector has called it")
         if self.current is not p:
             raise RuntimeError(f"{p.pid} blocked while another process was running: a bug in parallel_actors")
         p.state = BLOCKED
         p.wait = <uint8_t>wait
+        p.flags &= ~(HOG | WAITS_LOCK | LATE)
         self.switch_away(p)
         p.wait = NOTHING
         self.reductions = REDUCTIONS
@@ -1675,6 +1967,8 @@ cdef class Scheduler:
         """Raise what ends `p`, again at each call while its stack unwinds (S1.9); abandon a stack that swallows it for ever."""
         if p.pending is None:
             return 0
+        if p.flags & ENDING:
+            return 0
         if p.kind == GUEST:
             pending = p.pending
             if not p.flags & EXITING:
@@ -1682,12 +1976,243 @@ cdef class Scheduler:
             raise pending.with_traceback(None)
         p.raised += 1
         if p.raised > MAX_RAISED:
-            self.report("abandoned", {"pid": p.pid, "reason": p.pending.reason})
-            self.exiting -= 1
-            p.state = DEAD
-            self.abandoned.append(self.carrier)
-            self.switch_away(p)
+            self.abandon(p)
         raise p.pending.with_traceback(None)
+
+    cdef int abandon(self, Process p) except -1:
+        """The running process swallows its end for ever: its stack is put aside. Doesn't return."""
+        self.report("abandoned", {"pid": p.pid, "reason": p.pending.reason})
+        self.exiting -= 1
+        p.state = DEAD
+        self.abandoned.append(self.carrier)
+        self.switch_away(p)
+        return 0
+
+    # ------------------------------------------------------------------ preemption
+
+    cdef int ticked(self, object frame) except -1:
+        """A tick has interrupted Python code, of the running process or of the runtime itself; `frame` is its innermost one."""
+        cdef Process p = self.current
+        cdef int64_t now, gap
+        cdef int place
+        cdef bint fresh = self.ticked_slice != self.slices
+        cdef const char *library = NULL
+        self.ticked_slice = self.slices
+        if p is None or p.state != RUNNING:
+            self.ticked_at = pa_now()
+            if self.asleep and not fresh:
+                self.tick.disarm()
+            return 0
+        if self.tick.plain == 0 and p.flags & SYSTEM:
+            self.tick.calibrate(self.base)
+            self.tick.arm(TICK_NS)
+            return 0
+        self.ticks += 1
+        now = pa_now()
+        gap = now - self.ticked_at
+        self.ticked_at = now
+        # What others have sent is taken in, however long this process computes (S2.5).
+        self.current = None
+        pa_headroom(HEADROOM)
+        try:
+            if self.backlog:
+                self.flush()
+            self.drain()
+            self.now = now
+            if 0 <= self.timers.next_deadline() <= now:
+                self.fire_timers()
+            if self.watched_fds:
+                self.park(0)
+            self.show_load()
+            if self.collect_due:
+                self.collect_garbage()
+        finally:
+            pa_headroom(-HEADROOM)
+            self.current = p
+        if p.pending is not None:
+            return self.unwind(p, frame)
+        if self.queue_length == 0:
+            self.uncut_since = 0
+            return 0
+        if gap > self.long_schedule:
+            self.late(p, gap, IN_NATIVE, NULL)
+        if not p.flags & HOG:
+            self.hog_due = self.hogs.head is not None
+            if fresh:
+                self.uncut_since = 0
+                return 0        # its turn began since the last tick
+        if self.collecting:
+            place = IN_DEL
+        elif p.shield or p.flags & UNCUT:
+            place = CUTTABLE
+        else:
+            place = self.tick.place(frame, self.base, &library)
+            if place == CUTTABLE:
+                p.flags &= ~WAITS_LOCK
+                return self.cut(p)
+            if place == IN_LOCK and (self.stands_still(p, frame) or self.uncut_since and now - self.uncut_since > LOCK_NS):
+                return self.cut(p)
+        if self.uncut_since == 0:
+            self.uncut_since = now
+        elif now - self.uncut_since > (SHIELD_NS if p.shield else self.long_schedule):
+            self.late(p, now - self.uncut_since, place, library)
+        return 0
+
+    def stands_still(self, Process p, frame):
+        """Whether `p`, in code that may hold a lock, waits for one itself: it is where it was for some ticks."""
+        at = (id(frame), frame.f_lasti)
+        if at != self.stood_at:
+            self.stood_at = at
+            self.stood = 0
+        self.stood += 1
+        if self.stood < (1 if p.flags & WAITS_LOCK else 4):
+            return False
+        p.flags |= WAITS_LOCK
+        return True
+
+    cdef int cut(self, Process p) except -1:
+        """The running process gives way, in the middle of its code."""
+        self.cuts += 1
+        self.uncut_since = 0
+        p.flags |= HOG
+        p.flags &= ~LATE
+        self.enqueue(p)
+        self.switch_away(p)
+        self.reductions = REDUCTIONS
+        if p.pending is not None:
+            self.check(p)
+        return 0
+
+    cdef int unwind(self, Process p, object frame) except -1:
+        """The running process has been told to end, and computes: raise it there; once, and again when it has had time to clean up (S1.9)."""
+        cdef int place
+        if self.collecting:
+            return 0
+        place = self.tick.place(frame, self.base, NULL)
+        if place == IN_DEL or place == IN_LOCK and not self.stands_still(p, frame):
+            return 0
+        if p.ticks < 65535:
+            p.ticks += 1
+        if not p.flags & ENDING and (p.raised == 0 or p.ticks > GRACE_TICKS and p.raised < MAX_RAISED):
+            p.raised += 1
+            raise p.pending.with_traceback(None)
+        if place != CUTTABLE and place != IN_LOCK:
+            return 0
+        if p.ticks > GRACE_TICKS + MAX_RAISED:
+            return self.abandon(p)
+        if self.queue_length and not p.shield:
+            self.cuts += 1
+            p.flags |= HOG
+            self.enqueue(p)
+            self.switch_away(p)
+        return 0
+
+    cdef int late(self, Process p, int64_t ns, int place, const char *library) except -1:
+        """Report that the running process keeps others waiting; once per turn."""
+        if p.flags & LATE:
+            return 0
+        p.flags |= LATE
+        if p.shield:
+            why = "no_preempt()"
+        elif p.flags & UNCUT:
+            why = "options(preempt=False)"
+        elif place == IN_IMPORT:
+            why = "an import"
+        elif place == IN_DEL:
+            why = "a __del__ or the garbage collector"
+        elif library != NULL:
+            why = f"a callback of native code: {library.decode(errors='replace')}"
+        else:
+            why = "a native call"
+        facts = self.crash_facts(p, None)
+        facts["seconds"] = ns / 1e9
+        facts["why"] = why
+        facts["stack"] = "".join(traceback.format_stack(_getframe()))
+        self.current = None
+        self.report("long_schedule", facts)
+        self.current = p
+        return 0
+
+    cdef int show_load(self) except -1:
+        """Tell the root how much there is to do here, and that this endpoint turns."""
+        cdef uint32_t e = self.endpoint
+        self.segment.set_load(e, <uint32_t>self.process_count, <uint32_t>self.queue_length)
+        self.segment.set_progress(e, self.handled, self.turn + self.ticks)
+        # What was to end is ending; what still unwinds has to come to its end in time (S1.10).
+        self.segment.set_end_due(e, self.exiting > 0 or self.stopping > 0)
+        return 0
+
+    def calibrate(self, spin):
+        """Learn how much C stack lies below a tick in plain Python code (see `Tick.place`): `spin(calibrated)` runs as a process."""
+        cdef Process p = <Process>(<Pid>self.add_callback_process(spin, True)).process
+        p.kind = STACK
+        p.args = (self.calibrated,)
+        self.enqueue(p)
+        self.ticked_at = pa_now()
+        self.tick.arm(CALIBRATION_NS)
+
+    cdef Process a_janitor(self):
+        """The process as which code of the user's runs that the runtime calls on its own account."""
+        if self.janitor is None:
+            self.janitor = <Process>(<Pid>self.add_callback_process(None, True)).process
+        return self.janitor
+
+    cdef int collect_garbage(self) except -1:
+        """Run the full collection that is due. The finalizers that it calls act as a process of the runtime, which can't wait."""
+        running = self.current
+        self.current = self.a_janitor()
+        try:
+            self.collect_due = False
+            self.collections = 0
+            self.collector.full()
+        finally:
+            self.current = running
+        return 0
+
+    def use_collector(self, collector):
+        """Have `collector.full()` called for full garbage collections. `on_gc` belongs into `gc.callbacks` then."""
+        self.collector = collector
+
+    def on_gc(self, phase, info):
+        """For `gc.callbacks`. Compiled, so that no tick comes in here: finalizers may be called from anywhere from now on."""
+        self.collecting = phase == "start"
+        if not self.collecting and info["generation"] == 1:
+            self.collections += 1
+            self.collect_due = self.collections >= MIDDLE_COLLECTIONS
+
+    def calibrated(self):
+        return self.tick.plain != 0
+
+
+    # ------------------------------------------------------------------ blocking calls
+
+    cdef object offload(self, Process p, object function, tuple args, dict kwargs):
+        """Have a thread call `function`; its result, or its exception. The process waits, its worker goes on."""
+        cdef uint64_t lo
+        self.ref_counter += 1
+        lo = self.ref_counter
+        self.requests[lo] = (p, self.endpoint, self.incarnation, False)
+        p.awaited = lo
+        p.reply = None
+        try:
+            self.threads.submit(lo, function, args, kwargs)
+            while p.reply is None:
+                self.block(p, REPLY)
+        finally:
+            self.requests.pop(lo, None)
+            p.awaited = 0
+            reply = p.reply
+            p.reply = None
+        ok, value = reply
+        if ok:
+            return value
+        raise value
+
+    def finish_offload(self, uint64_t lo, reply):
+        """A thread has ended the call `lo`: (True, its result) or (False, its exception)."""
+        asked = self.requests.pop(lo, None)
+        if asked is not None:
+            self.settle(<Process>asked[0], lo, reply)
 
     cdef int spend(self, Process p) except -1:
         """One API operation: after enough of them the process gives way, so a chatty one starves nobody."""
@@ -1700,7 +2225,7 @@ cdef class Scheduler:
                 self.poll(0)
                 self.turn += 16
             return 0
-        if p.flags & (EXITING | SCANNING) or p.kind == CALLBACK and p.flags & SYSTEM:
+        if p.flags & (EXITING | SCANNING) or p.shield or p.kind == CALLBACK and p.flags & SYSTEM:
             return 0
         self.enqueue(p)
         self.switch_away(p)
@@ -1712,10 +2237,15 @@ cdef class Scheduler:
         """Drive this endpoint until STOP has ended its processes. The caller's greenlet makes the carriers."""
         self.hub = pa_current()
         while True:
-            # Carriers start here only: one started from a deep stack would inherit its depth.
-            self.carrier = GREENLET(self._carrier)
-            pa_switch(<PyObject *>self.carrier)
-            if self.starting is None:
+            if self.handed is not None:
+                target = self.handed
+                self.handed = None
+                pa_switch(<PyObject *>target)
+            else:
+                # Carriers start here only: one started from a deep stack would inherit its depth.
+                self.carrier = GREENLET(self._carrier)
+                pa_switch(<PyObject *>self.carrier)
+            if self.starting is None and self.handed is None:
                 break
         self.hub = None
         self.segment.set_load(self.endpoint, 0, 0)
@@ -1739,6 +2269,10 @@ cdef class Scheduler:
                 p.carrier = None
                 self.current = p
                 self.carrier = target
+                if len(self.pool) >= POOL:
+                    self.ended_carriers += 1
+                    self.handed = target        # this carrier ends; the hub, its parent, switches there
+                    return
                 self.pool.append(mine)
                 pa_switch(<PyObject *>target)
                 if self.starting is None:
@@ -1752,6 +2286,7 @@ cdef class Scheduler:
         cdef PyObject *context
         reason = NORMAL
         self.current = p
+        self.base = pa_stack()
         p.state = RUNNING
         if p.context is not None:
             saved = p.context
@@ -1770,21 +2305,43 @@ cdef class Scheduler:
                     p.body = result
                     result = None
                     done = self.step(p)
+                elif type(result) is Loop:
+                    p.kind = CALLBACK
+                    p.body = (<Loop>result).handler
+                    result = None
+                    done = self.turn_callback(p)
                 elif PyGen_CheckExact(result) or PyAsyncGen_CheckExact(result):
                     raise TypeError(f"expected a def or an async def as the body of a process, got a generator function: {result!r} would never run")
             else:
                 done = self.step(p)
+            if self.forked:
+                os._exit(0)
         except ProcessExit as error:
+            if self.forked:
+                os._exit(0)
             reason = error.reason
         except GreenletExit as error:
+            if self.forked:
+                os._exit(1)
             if self.hub is None:
                 raise               # the scheduler has ended, and its carriers with it
+            p.flags |= ENDING
             reason = Crash.from_exception(error)    # the process's own
         except SystemExit as error:
             code = error.code
+            if self.forked:
+                os._exit(code if type(code) is int else 0 if code is None else 1)
             if code is not None and code != 0:
+                p.flags |= ENDING
                 reason = Crash.from_exception(error)
         except BaseException as error:
+            if self.forked:
+                last_words()
+                os._exit(1)
+            # What the exception says of itself is user code, on the process's own time: but nothing is raised in it any more.
+            p.flags |= ENDING
+            if isinstance(error, MemoryError):
+                self.make_room(error)
             reason = Crash.from_exception(error)
             if not p.flags & EXITING:
                 self.report("crash", self.crash_facts(p, reason))
@@ -1797,6 +2354,18 @@ cdef class Scheduler:
             p.context = <object>context
             Py_XDECREF(context)
         self.current = None
+        return 0
+
+    cdef int make_room(self, object error) except -1:
+        """A process has used up the memory. What it held goes first, so that there is some to tell of its end."""
+        self.ballast = None
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+        try:
+            self.ballast = bytearray(BALLAST)
+        except MemoryError:
+            pass        # others hold the rest; the next one that fails has no more room than this one
         return 0
 
     def crash_facts(self, Process p, reason):
@@ -1832,6 +2401,44 @@ cdef class Scheduler:
                 self.report("partial_line", {"pid": p.pid, "texts": text})
         return 0
 
+    cdef object drive(self, object coroutine):
+        """Run a coroutine to its end on the running process's own stack, which waits whenever the coroutine does. Its result."""
+        cdef Process p = self.current
+        cdef PyObject *out = NULL
+        cdef PySendResult got
+        cdef int kind = p.kind
+        while True:
+            p.kind = ASYNC          # what it awaits looks there
+            try:
+                value = p.resume
+                p.resume = None
+                p.wait = NOTHING
+                got = PyIter_Send(coroutine, value, &out)
+            finally:
+                p.kind = <uint8_t>kind
+            yielded = <object>out
+            Py_XDECREF(out)
+            if got == PYGEN_RETURN:
+                return yielded
+            try:
+                if yielded is not SUSPENDED:
+                    raise RuntimeError(
+                        f"expected an await of the process API (areceive, asleep, ...), got {yielded!r}: "
+                        "asyncio's own awaitables are not available in processes yet")
+                if p.wait == NOTHING:
+                    self.reductions = 0
+                    self.spend(p)
+                elif (p.wait != MAIL or p.save is p.last) and not p.timed_out:
+                    self.block(p, p.wait)
+            except BaseException as error:
+                p.kind = ASYNC
+                try:
+                    coroutine.throw(error)
+                except StopIteration as stop:
+                    return stop.value
+                finally:
+                    p.kind = <uint8_t>kind
+
     cdef object enter(self, Process p):
         """Call the body of a def process. What came encoded is decoded here, on its own stack: it is user code."""
         function = p.body
@@ -1841,10 +2448,8 @@ cdef class Scheduler:
         if type(function) is Encoded:
             decoded = self.decoded(function)
             if args is None:
-                function, args, kwargs, label, spread, lineage = decoded
+                function, args, kwargs, label, lineage = decoded
                 p.lineage = lineage
-                if spread:
-                    p.flags |= SPREAD
                 if label is not None:
                     p.more().label = label
             else:
@@ -1864,13 +2469,13 @@ cdef class Scheduler:
         while p.first is not None and left:
             left -= 1
             body = p.unlink(None, p.first)
-            if type(body) is Encoded:
+            if is_closed(body):
                 try:
                     if self.role == "root":
                         raise TypeError("the root decodes no user objects")
-                    body = self.decoded(body)
-                except Exception as error:
-                    self.report("dead_letter", {"to": repr(p.pid), "error": error})
+                    body = self.opened(body)
+                except (Exception, SystemExit) as error:
+                    self.unreadable(p, body, error)
                     continue
             self.handled += 1
             if p.body(body) is True:
@@ -1880,6 +2485,8 @@ cdef class Scheduler:
         p.state = IDLE
         if p.first is not None:
             self.enqueue(p)
+        else:
+            p.flags &= ~(HOG | WAITS_LOCK | LATE)
         return False
 
     cdef bint step(self, Process p) except -1:
@@ -1918,6 +2525,8 @@ cdef class Scheduler:
                         return True
                     continue
             # The awaitable has set what it waits for.
+            if p.wait != NOTHING:
+                p.flags &= ~(HOG | WAITS_LOCK | LATE)
             if p.wait == NOTHING:
                 p.state = IDLE
                 self.enqueue(p)
@@ -2008,12 +2617,12 @@ cdef class Scheduler:
             try:
                 self.signal(e, &r)
             except (NotRunning, KeyboardInterrupt):
-                box.release()
-                raise
+                raise                   # the record counts as handled
             except Exception as error:
                 # A record that can't be handled must not take the others down with it.
                 self.report("dead_letter", {"to": f"endpoint {self.endpoint}, record kind {r.kind}", "error": error})
-            box.release()
+            finally:
+                box.release()
             n += 1
             if n >= DRAIN_BUDGET:
                 if not self.again[e]:
@@ -2028,10 +2637,15 @@ cdef class Scheduler:
         cdef Process p
         cdef uint64_t lo
         cdef int kind = r.kind
+        if kind == LOST:
+            raise MemoryError(f"no memory for a message of {r.size:,} bytes from endpoint {e}")
         if kind == MSG:
             memcpy(&lo, r.body, 8)
             p = self.find(lo)
-            if p is not None:
+            if p is not None and r.flags & IS_CALL:
+                memcpy(&head, r.body, 40)
+                self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(r.body + 40, r.size - 40)))
+            elif p is not None:
                 self.deliver(p, self.codec.receive(r.body + 8, r.size - 8))
             elif self.is_unborn(lo):
                 self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, <bytes>r.body[:r.size]))
@@ -2040,7 +2654,11 @@ cdef class Scheduler:
             memcpy(&lo, r.body, 8)
             asked = self.requests.pop(lo, None)
             if asked is not None:
-                self.settle(<Process>asked[0], lo, self.codec.decode(r.body + 8, r.size - 8))
+                if asked[3]:
+                    # Its receiver decodes it: what is in there may be user code.
+                    self.settle(<Process>asked[0], lo, (True, self.codec.receive(r.body + 8, r.size - 8)))
+                else:
+                    self.settle(<Process>asked[0], lo, self.codec.decode(r.body + 8, r.size - 8))
                 return 0
             if lo in self.aliases:
                 self.take_alias(lo, self.codec.receive(r.body + 8, r.size - 8))
@@ -2135,28 +2753,52 @@ cdef class Scheduler:
         if hook is None:
             return
         running = self.current
+        if self.tick is not None and (running is None or running.flags & EXITING):
+            self.current = self.a_janitor()     # a log handler of the user's may send
         try:
             hook(kind, facts)
-        except Exception:
-            traceback.print_exc(file=sys.__stderr__)
-        self.current = running
+        except BaseException:           # a handler of the user's, for a log record of ours
+            last_words()
+        finally:
+            self.current = running
 
     def check_invariants(self):
         """Raise AssertionError where the scheduler's own bookkeeping contradicts itself. For tests, between turns."""
-        cdef Process p = self.queue_head, tail = None
+        cdef Process p, tail
+        cdef RunQueue queue
         n = 0
-        while p is not None:
-            assert p.state == QUEUED, (p.pid, p.state)
-            n += 1
-            tail = p
-            p = p.next
-        assert n == self.queue_length and tail is self.queue_tail
+        for queue in (self.high, self.normal, self.low, self.hogs):
+            p = queue.head
+            tail = None
+            while p is not None:
+                assert p.state == QUEUED, (p.pid, p.state)
+                n += 1
+                tail = p
+                p = p.next
+            assert tail is queue.tail
+        assert n == self.queue_length
         for lo, p in self.table.items():
             assert p.pid.lo == lo and p.pid.process is p and not p.flags & EXITING
             p.check_invariants()
         self.timers.check_invariants()
 
     # ------------------------------------------------------------------ mail
+
+    cdef object opened(self, object body):
+        """A message that came as bytes, or a call whose request did, unpickled: user code."""
+        if type(body) is Encoded:
+            return self.decoded(<Encoded>body)
+        return (<tuple>body)[0], (<tuple>body)[1], self.decoded(<Encoded>(<tuple>body)[2])
+
+    cdef int unreadable(self, Process p, object body, object error) except -1:
+        """A message to `p` can't be unpickled: a dead letter, and an error for whoever has called (S2.7)."""
+        self.report("dead_letter", {"to": repr(p.pid), "error": error})
+        if type(body) is tuple:
+            pid, ref = (<tuple>body)[1]
+            if p.extra is not None:
+                p.extra.watchers.pop(ref, None)
+            self.send_down(<Pid>pid, <Ref>ref, p.pid, Crash.from_exception(error))
+        return 0
 
     cdef object scan(self, Process p, tuple patterns):
         """Take the first message that matches, after `p.save`; NOT_FOUND, and `p.save` at the end, otherwise."""
@@ -2168,21 +2810,22 @@ cdef class Scheduler:
         before = p.save
         envelope = p.first if before is None else before.next
         if envelope is None:
+            if p.first is None:
+                p.flags &= ~LONG_MAIL
             return NOT_FOUND
-        if n == 0 and type(envelope.body) is not Encoded:
+        if n == 0 and not is_closed(envelope.body):
             p.save = None
             return p.unlink(before, envelope)
         p.flags |= SCANNING
         try:
             while envelope is not None:
                 found = n == 0
-                if type(envelope.body) is Encoded:
+                if is_closed(envelope.body):
                     try:
-                        envelope.body = self.decoded(envelope.body)
-                    except Exception as error:
+                        envelope.body = self.opened(envelope.body)
+                    except (Exception, SystemExit) as error:
                         # S2.7: it harms nobody but itself.
-                        p.unlink(before, envelope)
-                        self.report("dead_letter", {"to": repr(p.pid), "error": error})
+                        self.unreadable(p, p.unlink(before, envelope), error)
                         envelope = p.first if before is None else before.next
                         continue
                 for i in range(n):
@@ -2198,6 +2841,35 @@ cdef class Scheduler:
             return NOT_FOUND
         finally:
             p.flags &= ~SCANNING
+
+
+cdef inline bint is_closed(object body):
+    """Whether a message, or the request of a call, has still to be unpickled."""
+    if type(body) is tuple:
+        return len(<tuple>body) == 3 and type((<tuple>body)[2]) is Encoded
+    return type(body) is Encoded
+
+
+cdef bint spin_for(Segment segment, uint32_t e, int64_t ns) noexcept nogil:
+    """Look at `e`'s dirty map for at most `ns`. Whether something has come."""
+    cdef int64_t until = pa_now() + ns
+    cdef int i
+    while True:
+        for i in range(32):
+            if segment.any_dirty(e):
+                return True
+            pa_relax()
+        if pa_now() >= until:
+            return False
+
+
+cdef void last_words():
+    """Show the exception that nobody is there for, on the OS process's own standard error."""
+    if sys.__stderr__ is not None:
+        try:
+            traceback.print_exc(file=sys.__stderr__)
+        except (OSError, ValueError):
+            pass        # closed: there is nobody left to tell
 
 
 cdef Encoded encoded(bytes data):

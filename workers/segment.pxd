@@ -87,4 +87,5 @@ cdef class Segment:
 
     cdef uint64_t store_alloc(self, size_t n) except? 0
     cdef void set_load(self, uint32_t e, uint32_t processes, uint32_t runq) noexcept nogil
+    cdef void set_end_due(self, uint32_t e, bint due) noexcept nogil
     cdef void set_progress(self, uint32_t e, uint64_t messages, uint64_t turns) noexcept nogil

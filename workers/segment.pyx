@@ -102,6 +102,7 @@ cdef enum:
     IN_MESSAGES = 264
     IN_TURNS = 272
     IN_DIRTY = 384
+    IN_END_DUE = 512
 
     # ring block
     RING_EPOCH = 0
@@ -388,6 +389,23 @@ cdef class Segment:
     cdef void set_progress(self, uint32_t e, uint64_t messages, uint64_t turns) noexcept nogil:
         st64_relaxed(self.slot_at(e) + IN_MESSAGES, messages)
         st64_relaxed(self.slot_at(e) + IN_TURNS, turns)
+
+    cdef void set_end_due(self, uint32_t e, bint due) noexcept nogil:
+        if (ld32_relaxed(self.slot_at(e) + IN_END_DUE) != 0) != due:
+            st32_relaxed(self.slot_at(e) + IN_END_DUE, due)
+
+    def end_due(self, e):
+        """Whether a process of `e` has been told to end, as far as is known: if `e` doesn't turn, it can't (S1.10)."""
+        return ld32_relaxed(self.slot_at(self._endpoint(e)) + IN_END_DUE) != 0
+
+    def wanted(self, e):
+        """Whether something waits for `e`: runnable processes, or unread records in its rings."""
+        cdef uint32_t i = self._endpoint(e)
+        return ld32_relaxed(self.slot_at(i) + IN_RUNQ) != 0 or self.any_dirty(i)
+
+    def parked(self, e):
+        """Whether `e` sleeps, or is about to."""
+        return ld32_relaxed(self.slot_at(self._endpoint(e)) + IN_PARKED) != 0
 
     def load(self, e):
         """What `e` has to do: (live processes, length of its run queue), as of its latest turn."""

@@ -7,6 +7,8 @@ libraries.
     run.py      `run`: from the command line to the root
     target.py   what `run` runs: read and checked here, loaded in a worker
     doctor.py   `doctor`
+
+`bench` is a package of its own, `parallel_actors.bench`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -114,6 +115,43 @@ def doctor(
     from parallel_actors.cli.doctor import doctor as examine
 
     raise typer.Exit(examine(as_json=as_json))
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="What to measure. [default: everything]"),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            dir_okay=False,
+            writable=True,
+            help="Write a list of {name, value, unit, min, max, runs, params} too.",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One run of each, with small sizes.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", metavar="N", help="Worker processes. [default: one per usable core]"),
+    ] = None,
+) -> None:
+    """Measure this machine, beside the BEAM where erl and erlc are installed.
+
+    Names: memory, spawn, cast, call, ping_pong, ring, fan_in, skynet, cross_call, cross_cast, payload, fairness,
+    monitors, selective_receive, scaling, worker_death, startup, pause, idle, names, isolation.
+    """
+    from parallel_actors.bench.runner import bench as measure
+
+    try:
+        code = measure(names or [], {"workers": workers}, quick=quick, json_file=json_file)
+    except UsageError as error:
+        typer.echo(f"Error: {error}", err=True)
+        code = 2
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import time
 import types
@@ -21,7 +22,7 @@ from typing import Any
 from multiprocess import forkserver, reduction, resource_tracker, util
 from multiprocess.context import ForkServerContext
 
-from parallel_actors.config import Options
+from parallel_actors.config import Options, cpu_quota
 from parallel_actors.root.console import Console
 from parallel_actors.workers import boot
 from parallel_actors.workers.names import NameTable
@@ -40,6 +41,11 @@ _MAX_FAILED_STARTS = 5
 # Seconds that the exit status of a dead worker may take to come through the forkserver.
 _STATUS_TIMEOUT = 0.5
 _TICK = 0.1
+# Seconds after which a worker that doesn't turn, while others wait for it, shows its stack.
+_STUCK = 2.0
+# Seconds that a worker looks at its rings before it sleeps. A message between two that are awake takes a third of a
+# microsecond, one that has to wake its receiver some fifteen.
+_SPIN = 20e-6
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -52,6 +58,9 @@ class Worker:
     process: Any
     pidfd: int
     ready: bool = False
+    turns: int = -1  # at the latest look,
+    turned: float = 0.0  # the time at which they had changed,
+    shown: bool = False  # and whether it was said that they don't any more
 
 
 class Root:
@@ -82,6 +91,8 @@ class Root:
         self._failed_hook: Callable[[str], None] | None = None
         self._deadline: float | None = None
         self._cpus = sorted(os.sched_getaffinity(0))
+        self._alone: socket.socket | None = None
+        self._spins = options.spin if options.spin is not None else self._has_cores()
         segment.put_slot(segment.root, 0, LIVE)
         segment.set_os_pid(segment.root, os.getpid())
         self.scheduler = Scheduler(segment, segment.root, 0, "root")
@@ -91,6 +102,20 @@ class Root:
         self._names = NameTable(segment)
         self._pidfd = os.pidfd_open(os.getpid())
         self._context = ForkServerContext()
+
+    def _has_cores(self) -> bool:
+        """Whether each worker can have a core to itself."""
+        if self.options.workers > len(self._cpus) or cpu_quota() is not None or "PYTEST_XDIST_WORKER" in os.environ:
+            return False
+        # The first system of a user has this name until it ends, however it ends: the kernel takes it back.
+        alone = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            alone.bind(f"\0parallel_actors.cores.{os.getuid()}")
+        except OSError:
+            alone.close()
+            return False
+        self._alone = alone
+        return True
 
     # --- life ---
 
@@ -156,7 +181,9 @@ class Root:
             interactive=self.console.interactive,
             sys_path=self.sys_path,
             stop_timeout=self.options.stop_timeout,
+            long_schedule=self.options.long_schedule,
             cpu=self._cpus[index % len(self._cpus)] if self.options.pin else None,
+            spin=_SPIN if self._spins else 0.0,
         )
         process: Any = self._context.Process(
             target=boot.main,
@@ -234,7 +261,8 @@ class Root:
         self.scheduler.announce_down(endpoint, incarnation, cause)
         if state == FREE:
             # Only now may another thread take the slot: its rings have been handed over or will be, by those who were
-            # told.
+            # told. And a death of its former owner's OS process is none of the next one's.
+            self.segment.set_os_pid(endpoint, 0)
             self.segment.put_slot(endpoint, incarnation + 1, FREE)
 
     def _collect_guests(self) -> None:
@@ -303,8 +331,30 @@ class Root:
             if not self.stop_phase:
                 self._to_start.discard(index)
                 self._start_worker(index)
+        for worker in self.workers.values():
+            self._watch_turns(worker)
         if self._deadline is not None and self.stop_phase < 3 and time.monotonic() >= self._deadline:
             self.stop(self.stop_phase + 1)
+
+    def _watch_turns(self, worker: Worker) -> None:
+        """A worker that doesn't turn sits in a native call, say. If a process of it is to end, it is killed (S1.10)."""
+        index, now = worker.index, time.monotonic()
+        turns = self.segment.progress(index)[1]
+        if turns != worker.turns or not worker.ready or self.segment.parked(index):
+            worker.turns, worker.turned, worker.shown = turns, now, False
+            return
+        stuck = now - worker.turned
+        if stuck >= self.options.stuck_timeout and (self.stop_phase or self.segment.end_due(index)):
+            self.console.note(
+                f"worker {index} has not turned for {stuck:.1f} s, though a process of it was told to end: it is killed"
+            )
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        elif stuck >= _STUCK and not worker.shown and not self.stop_phase and self.segment.wanted(index):
+            worker.shown = True
+            self.console.note(f"worker {index} has not turned for {stuck:.1f} s, and others wait. Its stack:")
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, boot.STACK_SIGNAL)
 
     def _finish(self) -> None:
         self._deadline = None
@@ -323,6 +373,8 @@ class Root:
         use_scheduler(self._former)
         self.scheduler.close()
         os.close(self._pidfd)
+        if self._alone is not None:
+            self._alone.close()
         # Who has asked for it twice wants it now.
         self.console.close(5.0 if self.stop_phase < 2 else 0.5)
         _end_helpers()

@@ -1,0 +1,322 @@
+"""Every benchmark: its rows and what they are to reach, its workload and sizes, and the BEAM's counterpart.
+
+A benchmark (a name of the command line) has one or more parts. A part runs in one go and gives one or more rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from parallel_actors.bench import machine, messages, processes
+from parallel_actors.bench.figures import Row, above, at_least, at_most, below
+
+__all__ = ["LATER", "NAMES", "PARTS", "Part"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What runs in one go.
+
+    Fields:
+        name: the benchmark that it belongs to.
+        rows: its figures, in the order in which `ours` and the BEAM's test return them.
+        ours: the workload, called with `params` as keywords.
+        params: its sizes. `quick` overrides them for `--quick`.
+        place: where `ours` runs: as a process on worker 0; in the command, with the running system as its first
+            argument; in the command, without a system.
+        beam: a test of `beam/bench.erl`, and the names of the parameters that it takes. Empty: no counterpart.
+        schedulers: the BEAM's: one, two, or as many as workers.
+        workers: how many it needs at least.
+        fresh: each run has a system (and a BEAM) of its own.
+        kills: it kills workers; the root's word on each is left out.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    ours: Callable[..., list[float]]
+    params: Mapping[str, int]
+    quick: Mapping[str, int] = field(default_factory=dict)
+    place: Literal["worker", "system", "command"] = "worker"
+    beam: tuple[str, ...] = ()
+    schedulers: Literal["one", "two", "all"] = "one"
+    workers: int = 1
+    fresh: bool = False
+    kills: bool = False
+
+
+def _memory(body: int, row: Row, test: str) -> Part:
+    return Part(
+        "memory",
+        (row,),
+        processes.memory,
+        {"body": body, "count": 100_000},
+        {"count": 10_000},
+        beam=(test, "count"),
+        fresh=True,
+    )
+
+
+def _payload(row: Row, size: int, count: int, *, fresh: bool) -> Part:
+    return Part(
+        "payload",
+        (row,),
+        messages.payload,
+        {"size": size, "count": count, "fresh": fresh},
+        {"count": max(1, count // 10)},
+        beam=("payload_fresh" if fresh else "payload_shared", "size", "count"),
+        schedulers="two",
+        workers=2,
+    )
+
+
+def _shape(shape: int, name: str, worker: int) -> Part:
+    kind = "transport" if worker else "isolation"
+    return Part(
+        "isolation",
+        (Row(f"{kind}_{name}", "s"),),
+        messages.isolation,
+        {"shape": shape, "count": 100_000, "worker": worker},
+        {"count": 10_000},
+        beam=() if name == "object" else (kind, "shape", "count"),
+        schedulers="two" if worker else "one",
+        workers=2 if worker else 1,
+    )
+
+
+MIB = 1 << 20
+
+# Seconds between two ticks, each of which may take the processor from a process.
+TICK = 0.002
+
+PARTS: tuple[Part, ...] = (
+    _memory(2, Row("memory_callback", "B", at_most(0.3)), "memory_server"),
+    _memory(1, Row("memory_async", "B", at_most(0.4)), "memory_process"),
+    _memory(0, Row("memory_def", "B", at_most(3)), "memory_process"),
+    Part(
+        "spawn",
+        (Row("spawn", "s", at_most(1)),),
+        processes.spawn_all,
+        {"count": 100_000},
+        {"count": 10_000},
+        beam=("spawn_all", "count"),
+    ),
+    Part(
+        "spawn",
+        (Row("spawn_and_end", "s"),),
+        processes.spawn_and_end,
+        {"count": 50_000, "worker": 0},
+        {"count": 5_000},
+        beam=("spawn_and_end", "count"),
+    ),
+    Part(
+        "spawn",
+        (Row("spawn_and_end_across", "s"),),
+        processes.spawn_and_end,
+        {"count": 5_000, "worker": 1},
+        {"count": 500},
+        workers=2,
+    ),
+    Part(
+        "cast",
+        (Row("cast", "1/s", at_least(0.7)),),
+        messages.cast,
+        {"count": 1_000_000, "worker": 0},
+        {"count": 100_000},
+        beam=("cast", "count"),
+    ),
+    Part(
+        "call",
+        (Row("call", "1/s", at_least(1)),),
+        messages.call,
+        {"count": 200_000},
+        {"count": 20_000},
+        beam=("call", "count"),
+    ),
+    Part(
+        "ping_pong",
+        (Row("ping_pong", "1/s", at_least(0.8)),),
+        messages.ping_pong,
+        {"count": 500_000},
+        {"count": 50_000},
+        beam=("ping_pong", "count"),
+    ),
+    Part(
+        "ring",
+        (Row("ring", "s", at_most(1)),),
+        messages.ring,
+        {"size": 503, "hops": 1_000_000},
+        {"hops": 100_000},
+        beam=("ring", "size", "hops"),
+    ),
+    Part(
+        "fan_in",
+        (Row("fan_in", "1/s", at_least(0.7)),),
+        messages.fan_in,
+        {"senders": 4, "each": 250_000},
+        {"each": 25_000},
+        beam=("fan_in", "senders", "each"),
+    ),
+    Part(
+        "skynet",
+        (Row("skynet", "s", at_most(1.5)),),
+        processes.skynet,
+        {"size": 1_000_000},
+        {"size": 10_000},
+        beam=("skynet", "size"),
+        schedulers="all",
+    ),
+    Part(
+        "cross_call",
+        (
+            Row("cross_call_rate", "1/s", at_least(1)),
+            Row("cross_call_p50", "s", at_most(1)),
+            Row("cross_call_p99", "s", at_most(1)),
+        ),
+        messages.cross_call,
+        {"count": 50_000},
+        {"count": 5_000},
+        beam=("cross_call", "count"),
+        schedulers="two",
+        workers=2,
+    ),
+    Part(
+        "cross_call",
+        (Row("cross_call_asleep_p50", "s", at_most(1)),),
+        messages.cross_call_asleep,
+        {"count": 200, "pause_ms": 5},
+        {"count": 40},
+        beam=("cross_call_asleep", "count", "pause_ms"),
+        schedulers="two",
+        workers=2,
+    ),
+    Part(
+        "cross_cast",
+        (Row("cross_cast", "1/s", at_least(0.5)),),
+        messages.cast,
+        {"count": 1_000_000, "worker": 1},
+        {"count": 100_000},
+        beam=("cross_cast", "count"),
+        schedulers="two",
+        workers=2,
+    ),
+    _payload(Row("payload_1MB", "s", at_most(1)), MIB, 500, fresh=True),
+    _payload(Row("payload_shared_1MB", "s", at_most(1)), MIB, 500, fresh=False),
+    _payload(Row("payload_64MB", "s", at_most(1.7)), 64 * MIB, 10, fresh=True),
+    _payload(Row("payload_shared_64MB", "s", at_most(2)), 64 * MIB, 10, fresh=False),
+    Part(
+        "fairness",
+        (
+            Row("fairness_p50", "s", at_most(1)),
+            Row("fairness_p999", "s", below(2 * TICK)),
+        ),
+        processes.fairness,
+        {"loops": 16, "count": 2_000},
+        {"count": 500},
+        beam=("fairness", "loops", "count"),
+    ),
+    Part(
+        "fairness",
+        (Row("fairness_share", "1", above(0.8)),),
+        processes.fair_shares,
+        {"loops": 16, "milliseconds": 3_000},
+        {"milliseconds": 1_000},
+    ),
+    Part(
+        "monitors",
+        (Row("monitors_100k", "s", at_most(1.5)),),
+        processes.monitors,
+        {"count": 100_000},
+        {"count": 10_000},
+        beam=("monitors", "count"),
+    ),
+    Part(
+        "selective_receive",
+        (Row("receive_scan", "s", at_most(10)),),
+        messages.receive_scan,
+        {"waiting": 100_000, "count": 50},
+        {"waiting": 10_000, "count": 50},
+        beam=("receive_scan", "waiting", "count"),
+    ),
+    Part(
+        "selective_receive",
+        (Row("receive_ref_0", "s"),),
+        messages.receive_ref,
+        {"waiting": 0, "count": 50_000},
+        {"count": 10_000},
+        beam=("receive_ref", "waiting", "count"),
+    ),
+    Part(
+        "selective_receive",
+        (Row("receive_ref_100k", "s"),),
+        messages.receive_ref,
+        {"waiting": 100_000, "count": 50_000},
+        {"waiting": 10_000, "count": 10_000},
+        beam=("receive_ref", "waiting", "count"),
+    ),
+    Part(
+        "scaling",
+        (Row("scaling", "1", above(0.97)),),
+        machine.scaling,
+        {"tasks": 64, "n": 27},
+        {"tasks": 16, "n": 22},
+        place="system",
+    ),
+    Part(
+        "worker_death",
+        (Row("worker_death_p50", "s", below(0.05)),),
+        processes.worker_death,
+        {"kills": 20},
+        {"kills": 5},
+        workers=2,
+        kills=True,
+    ),
+    Part(
+        "startup",
+        (Row("startup", "s", below(0.3)),),
+        machine.startup,
+        {"workers": 2},
+        place="command",
+        beam=("startup",),
+    ),
+    Part(
+        "startup",
+        (Row("import", "s", below(0.06)),),
+        machine.import_time,
+        {"times": 5},
+        {"times": 1},
+        place="command",
+    ),
+    Part(
+        "pause",
+        (Row("pause_max", "s", below(0.02)),),
+        processes.pause,
+        {"actors": 1_000_000, "milliseconds": 3_000},
+        {"actors": 10_000, "milliseconds": 300},
+        fresh=True,
+    ),
+    Part(
+        "idle",
+        (Row("idle_cpu", "1", below(0.005)),),
+        machine.idle,
+        {"milliseconds": 3_000},
+        {"milliseconds": 500},
+        place="system",
+    ),
+    Part(
+        "names",
+        (Row("register", "s"), Row("whereis", "s", below(1e-6))),
+        processes.names,
+        {"count": 100_000},
+        {"count": 10_000},
+        beam=("names", "count"),
+    ),
+    *(_shape(number, name, 0) for number, name in enumerate(messages.SHAPES)),
+    *(_shape(number, name, 1) for number, name in enumerate(messages.SHAPES)),
+)
+
+NAMES: tuple[str, ...] = tuple(dict.fromkeys(part.name for part in PARTS))
+
+# What can't be measured before there is a GenServer and a supervisor.
+LATER: tuple[str, ...] = ("start_link", "restart")

@@ -1,0 +1,877 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""GenServer: a process that keeps a state and answers calls, casts and other messages (OTP's `gen_server`).
+
+    start_link -> spawn_link(boot) ... init() on its own stack, answers the starter ... returns Loop(Server.handle): no stack from then on
+    call       -> Scheduler.call: ("$gen_call", (caller, ref), request) -> Server.handle -> handle_call -> reply(ref)
+
+Callbacks come from a class (`GenServer`) or a plain module of functions, and may be `async def`. What they return, and what it
+means, is OTP's: `Reply`, `NoReply`, `Stop`, and from `init` also `Ok` and `IGNORE`. Types and the public docstrings: gen_server.pyi.
+"""
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+
+from parallel_actors.workers.codec cimport Encoded
+from parallel_actors.workers.ident cimport Pid, Ref
+from parallel_actors.workers.scheduler cimport EXITING, TERMINATES, Process, Scheduler, here, me
+
+import logging
+import types
+
+from greenlet import GreenletExit
+
+from parallel_actors.workers import api
+from parallel_actors.workers.errors import CallingSelf, CallTimeout, NodeDown, NoProc, ProcessExit, RemoteError, StartError
+from parallel_actors.workers.patterns import ANY
+from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown, is_orderly
+from parallel_actors.workers.scheduler import Loop
+
+cdef str CALL = "$gen_call", CAST = "$gen_cast", TIMEOUT = "$gen_timeout", STOP = "$gen_stop"
+cdef str SHUTDOWN_ORDER = "$shutdown"
+cdef object KEEP = object()         # "the state as it is"
+cdef object NOTHING = object()
+
+_LOG = logging.getLogger("parallel_actors.gen_server")
+
+
+# ---------------------------------------------------------------------- what callbacks return
+
+cdef class _Action:
+    """The part that all returns which go on have: what comes next."""
+
+    cdef readonly object state, timeout, continue_
+    cdef readonly bint hibernate
+
+    cdef bint plain(self):
+        return self.timeout is None and self.continue_ is NOTHING
+
+    cdef int next(self, timeout, hibernate, continue_) except -1:
+        cdef double limit
+        if timeout is not None:
+            limit = seconds_of(timeout)
+            if limit > 3e9:
+                raise ValueError(f"expected a time-out of at most 3e9 seconds, got {timeout!r}")
+            if continue_ is not NOTHING:
+                raise ValueError("expected either timeout or continue_, got both: handle_continue may return the time-out")
+            self.timeout = None if limit < 0 else limit
+        self.hibernate = hibernate
+        self.continue_ = continue_
+        return 0
+
+
+@cython.final
+cdef class Reply(_Action):
+    """From `handle_call`: answer `value`, and go on (OTP: `{reply, Value, State, Action}`).
+
+    >>> Reply(1, ["state"], timeout=5.0)
+    Reply(1, ...)
+
+    Args:
+        value: the answer. One that can't be pickled is the server's error.
+        state: the new state; left out, it stays as it is.
+        timeout: seconds; if no message comes within them, `handle_info("timeout", state)` is called. Any message cancels it, and one that
+            waits already wins, also against 0. None: no time-out.
+        hibernate: accepted for OTP's sake; an idle server holds no stack anyway.
+        continue_: `handle_continue(continue_, state)` is called next, before any waiting message. Not together with `timeout`.
+
+    Raises:
+        ValueError, TypeError: for a `timeout` that is no number of seconds from 0 to 3e9, or comes with `continue_`.
+    """
+
+    cdef readonly object value
+
+    def __init__(self, value, state=KEEP, *, timeout=None, hibernate=False, continue_=NOTHING):
+        self.value = value
+        self.state = state
+        self.next(timeout, hibernate, continue_)
+
+    def __repr__(self):
+        return f"Reply({self.value!r}, ...)"
+
+
+@cython.final
+cdef class NoReply(_Action):
+    """Go on; a call is answered later, by `reply` (OTP: `{noreply, State, Action}`).
+
+    >>> NoReply(["state"], continue_="then this")
+    NoReply(...)
+
+    Args:
+        state: the new state; left out, it stays as it is.
+        timeout: seconds; if no message comes within them, `handle_info("timeout", state)` is called. Any message cancels it, and one that
+            waits already wins, also against 0. None: no time-out.
+        hibernate: accepted for OTP's sake; an idle server holds no stack anyway.
+        continue_: `handle_continue(continue_, state)` is called next, before any waiting message. Not together with `timeout`.
+
+    Raises:
+        ValueError, TypeError: for a `timeout` that is no number of seconds from 0 to 3e9, or comes with `continue_`.
+    """
+
+    def __init__(self, state=KEEP, *, timeout=None, hibernate=False, continue_=NOTHING):
+        self.state = state
+        self.next(timeout, hibernate, continue_)
+
+    def __repr__(self):
+        return "NoReply(...)"
+
+
+@cython.final
+cdef class Ok(_Action):
+    """From `init`: start with `state`, None by default (OTP: `{ok, State, Action}`). Without any of the rest, the bare state does too.
+
+    >>> Ok({"a": 1}, continue_="load")
+    Ok({'a': 1})
+
+    Args:
+        state: the server's first state.
+        timeout: seconds; if no message comes within them, `handle_info("timeout", state)` is called. Any message cancels it, and one that
+            waits already wins, also against 0. None: no time-out.
+        hibernate: accepted for OTP's sake; an idle server holds no stack anyway.
+        continue_: `handle_continue(continue_, state)` is called next, before any waiting message. Not together with `timeout`.
+
+    Raises:
+        ValueError, TypeError: for a `timeout` that is no number of seconds from 0 to 3e9, or comes with `continue_`.
+    """
+
+    def __init__(self, state=None, *, timeout=None, hibernate=False, continue_=NOTHING):
+        self.state = state
+        self.next(timeout, hibernate, continue_)
+
+    def __repr__(self):
+        return f"Ok({self.state!r})"
+
+
+@cython.final
+cdef class Stop:
+    """End with `reason` (OTP: `{stop, Reason, State}`, `{stop, Reason, Reply, State}`).
+
+    >>> Stop("shutdown", reply="bye")
+    Stop('shutdown')
+
+    Args:
+        reason: what others see as the reason of the end. All but "normal", "shutdown" and `Shutdown(term)` are logged as a crash.
+        state: the state for `terminate`; left out, it stays as it is.
+        reply: the answer to the call, from `handle_call` alone; it is sent when `terminate` has run. Without it, the caller gets a
+            `RemoteError` with the reason.
+    """
+
+    cdef readonly object reason, state, reply
+
+    def __init__(self, reason="normal", state=KEEP, *, reply=NOTHING):
+        self.reason = reason
+        self.state = state
+        self.reply = reply
+
+    def __repr__(self):
+        return f"Stop({self.reason!r})"
+
+
+class _Ignore:
+    """From init: don't start, and don't call that an error (OTP: ignore)."""
+
+    def __repr__(self):
+        return "IGNORE"
+
+    def __reduce__(self):
+        return "IGNORE"
+
+
+IGNORE = _Ignore()
+
+
+class GenServer:
+    """The base of server classes (OTP: the behaviour `gen_server`). A callback may be `async def`; what isn't defined does as in Elixir.
+
+    An instance is made in the new process, without arguments. Anything but the returns named below ends the server with the reason
+    `("bad_return_value", its repr)`; an exception, with `Crash`.
+
+    >>> import parallel_actors as pa
+    >>> class Stack(pa.GenServer):
+    ...     def init(self, *items):
+    ...         return list(items)
+    ...     def handle_call(self, request, from_, state):
+    ...         head, *rest = state
+    ...         return pa.Reply(head, rest)
+    ...     def handle_cast(self, request, state):
+    ...         return pa.NoReply([request, *state])
+    >>> with pa.ActorSystem(workers=1):
+    ...     stack = pa.start(Stack, 1, 2)
+    ...     pa.cast(stack, 0)
+    ...     pa.call(stack, "pop"), pa.call(stack, "pop")
+    (0, 1)
+    """
+
+    def init(self, *args, **kwargs):
+        """The first state, from the arguments of `start`: bare or in an `Ok`; or `Stop(reason)`, or `IGNORE` (OTP: `init/1`)."""
+        return args[0] if len(args) == 1 else args
+
+    def handle_call(self, request, from_, state):
+        """Answer `call`: `Reply`, `NoReply` (then `reply(from_, value)` does), `Stop`. Default: an error, which ends the server."""
+        raise NotImplementedError(f"{called_as(self)} has no handle_call: got the call {request!r}")
+
+    def handle_cast(self, request, state):
+        """Handle `cast`: `NoReply`, `Stop`. Default: an error, which ends the server."""
+        raise NotImplementedError(f"{called_as(self)} has no handle_cast: got the cast {request!r}")
+
+    def handle_info(self, message, state):
+        """Handle any other message, and "timeout": `NoReply`, `Stop`. Default: a warning in the log."""
+        _LOG.warning("%s in %r has no handle_info: dropped the message %s", called_as(self), api.self_(), short(message))
+        return NoReply()
+
+    def handle_continue(self, term, state):
+        """Do what a return has put off by `continue_=term`: `NoReply`, `Stop`. Default: an error, which ends the server."""
+        raise NotImplementedError(f"{called_as(self)} has no handle_continue: it was asked to continue with {term!r}")
+
+    def terminate(self, reason, state):
+        """Clean up. Called before each end but a kill; before an exit signal's only where that is trapped, or comes from the parent.
+
+        What it returns doesn't matter; what it raises is the reason then.
+        """
+
+    def format_status(self, status):
+        """What a crash report shows of `status`: a dict with "state", "message" (the last) and "reason". To hide what is secret."""
+        return status
+
+
+# ---------------------------------------------------------------------- the server's side
+
+cdef class Server:
+    """The callbacks and the state of one server process. `handle` is called once per message."""
+
+    cdef object callbacks           # an instance, or a module
+    cdef str title                  # what it is called in reports
+    cdef object on_call, on_cast
+    cdef object state
+    cdef object last                # the message under way, for a crash report
+    cdef Pid parent
+    cdef Scheduler scheduler
+    cdef Ref timer                  # of the time-out under way
+    cdef uint64_t awaited           # its number, 0 when there is none: one that has fired already, and is void, is told apart
+    cdef uint64_t timeouts          # counts them
+    cdef bint ending
+
+    def __init__(self, target):
+        cdef Scheduler s = here()
+        cdef Process p = me(s)
+        self.scheduler = s
+        self.parent = p.lineage[0] if p.lineage else None
+        self.callbacks = target
+        self.title = title_of(target)
+
+    cdef object callback(self, str name):
+        found = getattr(self.callbacks, name, None)
+        if found is None and not isinstance(self.callbacks, GenServer):
+            found = getattr(_Defaults(self.title), name)     # a module, or a class of somebody's own
+        return found
+
+    cdef bint has_own(self, str name):
+        """Whether the user has defined this callback."""
+        if isinstance(self.callbacks, GenServer):
+            return getattr(type(self.callbacks), name) is not getattr(GenServer, name)
+        return hasattr(self.callbacks, name)
+
+    # -- life
+
+    def boot(self, args, kwargs, Ref starter):
+        """Run init, and tell the starter. The Loop to go on with, or None: ignored."""
+        cdef Process p = me(self.scheduler)
+        try:
+            if isinstance(self.callbacks, type):
+                self.callbacks = self.callbacks()
+            self.on_call = self.callback("handle_call")
+            self.on_cast = self.callback("handle_cast")
+            result = self.run(self.callback("init")(*args, **kwargs))
+        except BaseException as error:
+            return self.refuse(self.reason_of(error))
+        if type(result) is Stop:
+            return self.refuse((<Stop>result).reason if (<Stop>result).reply is NOTHING else ("bad_return_value", short(result)))
+        if result is IGNORE:
+            self.scheduler.send_ref(starter, (starter, "ignore"))
+            return None
+        if type(result) is Reply or type(result) is NoReply:
+            return self.refuse(("bad_return_value", short(result)))
+        if self.has_own("terminate"):
+            p.flags |= TERMINATES
+        if type(result) is Ok:
+            self.state = (<Ok>result).state
+        else:
+            self.state = result
+            result = None
+        self.scheduler.send_ref(starter, (starter, "ok"))
+        if result is not None and not (<_Action>result).plain():
+            try:
+                self.act(<_Action>result)
+            except BaseException as error:
+                self.failed(error)
+        return Loop(self.handle)
+
+    cdef object refuse(self, reason):
+        """The server doesn't come up. Its starter has the reason from its end."""
+        cdef dict facts
+        if not is_orderly(reason):
+            facts = self.scheduler.crash_facts(me(self.scheduler), shown_reason(reason))
+            facts["initial_call"] = self.title
+            self.scheduler.report("crash", facts)
+        raise ProcessExit(reason)
+
+    def handle(self, message):
+        """One message. Raises ProcessExit where the process ends."""
+        cdef tuple parts
+        cdef Py_ssize_t n
+        self.last = message
+        try:
+            if type(message) is tuple:
+                parts = <tuple>message
+                n = len(parts)
+                if n == 3 and type(parts[0]) is str:
+                    if parts[0] == CALL and is_from(parts[1]):
+                        if self.awaited:
+                            self.cancel_timeout()
+                        return self.called(self.on_call(parts[2], parts[1], self.state), parts[1])
+                    if parts[0] == STOP:
+                        return self.end(parts[2])
+                elif n == 2 and type(parts[0]) is str:
+                    if parts[0] == CAST:
+                        if self.awaited:
+                            self.cancel_timeout()
+                        return self.went(self.on_cast(parts[1], self.state))
+                    if parts[0] == TIMEOUT:
+                        if not self.awaited or parts[1] != self.awaited:
+                            return False
+                        self.timer = None
+                        self.last = message = "timeout"
+                    elif parts[0] == SHUTDOWN_ORDER:
+                        return self.end(parts[1])
+            elif type(message) is Exit and (message.pid == self.parent or message.pid == self.scheduler.root_pid):
+                return self.end(message.reason)
+            if self.awaited:
+                self.cancel_timeout()
+            return self.went(self.callback("handle_info")(message, self.state))
+        except BaseException as error:
+            return self.failed(error)
+        finally:
+            self.last = None
+
+    cdef bint failed(self, object error) except -1:
+        """Something was raised while a message was handled: the server's end."""
+        if self.ending:
+            raise error
+        return self.end(self.reason_of(error))
+
+    cdef object reason_of(self, object error):
+        """What the process ends with by the exception of a callback. One that is its end already goes on."""
+        if isinstance(error, ProcessExit):
+            if me(self.scheduler).flags & EXITING:
+                raise error
+            return error.reason
+        if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
+            return "normal"
+        if isinstance(error, GreenletExit):
+            raise error
+        if isinstance(error, MemoryError):
+            self.scheduler.make_room(error)
+        return Crash.from_exception(error)
+
+    cdef object run(self, result):
+        """The value of a callback: that of an `async def` is awaited."""
+        if type(result) is types.CoroutineType:
+            return self.scheduler.drive(result)
+        return result
+
+    cdef bint called(self, object result, object from_) except -1:
+        if type(result) is types.CoroutineType:
+            result = self.run(result)
+        if type(result) is Reply:
+            self.scheduler.reply(<Ref>(<tuple>from_)[1], (<Reply>result).value)
+            if (<Reply>result).state is not KEEP:
+                self.state = (<Reply>result).state
+            if not (<_Action>result).plain():
+                self.act(<_Action>result)
+            return False
+        if type(result) is Stop and (<Stop>result).reply is not NOTHING:
+            if (<Stop>result).state is not KEEP:
+                self.state = (<Stop>result).state
+            # After terminate() has run, as in OTP: who has the answer finds the server's work done.
+            return self.end((<Stop>result).reason, from_, (<Stop>result).reply)
+        return self.went(result)
+
+    cdef bint went(self, object result) except -1:
+        """A callback has returned that answers nobody."""
+        if type(result) is types.CoroutineType:
+            result = self.run(result)
+        if type(result) is NoReply:
+            if (<NoReply>result).state is not KEEP:
+                self.state = (<NoReply>result).state
+            if not (<_Action>result).plain():
+                self.act(<_Action>result)
+            return False
+        if type(result) is Stop and (<Stop>result).reply is NOTHING:
+            if (<Stop>result).state is not KEEP:
+                self.state = (<Stop>result).state
+            return self.end((<Stop>result).reason)
+        return self.end(("bad_return_value", short(result)))
+
+    cdef act(self, _Action action):
+        """What comes before the next message: continue, else a time-out is set."""
+        cdef object term
+        cdef object seconds
+        while action.continue_ is not NOTHING:
+            term = action.continue_
+            result = self.run(self.callback("handle_continue")(term, self.state))
+            if type(result) is not NoReply:
+                self.went(result)       # ends
+                return
+            if (<NoReply>result).state is not KEEP:
+                self.state = (<NoReply>result).state
+            action = <_Action>result
+        seconds = action.timeout
+        if seconds is not None:
+            self.timeouts += 1
+            self.awaited = self.timeouts
+            if seconds == 0:
+                api.send(api.self_(), (TIMEOUT, self.awaited))      # behind whatever waits
+            else:
+                self.timer = api.send_after(seconds, api.self_(), (TIMEOUT, self.awaited))
+
+    cdef cancel_timeout(self):
+        timer = self.timer
+        self.timer = None
+        self.awaited = 0
+        if timer is not None:
+            api.cancel_timer(timer)
+
+    # -- its end
+
+    cdef bint end(self, object reason, object from_=None, object answer=None) except -1:
+        """terminate(), the report of an abnormal reason, and the end. Raises ProcessExit."""
+        self.ending = True
+        try:
+            self.run(self.callback("terminate")(reason, self.state))
+        except BaseException as error:
+            reason = self.reason_of(error)
+        if from_ is not None:
+            try:
+                self.scheduler.reply(<Ref>(<tuple>from_)[1], answer)
+            except BaseException as error:
+                reason = self.reason_of(error)
+        if not is_orderly(reason):
+            self.report(reason)
+        raise ProcessExit(reason)
+
+    cdef report(self, reason):
+        """One crash report (S6.8)."""
+        facts = self.scheduler.crash_facts(me(self.scheduler), reason)
+        try:
+            status = self.run(self.callback("format_status")({"state": self.state, "message": self.last, "reason": reason}))
+            shown = {"state": short(status["state"]), "message": short(status["message"])}
+            reason = status["reason"]
+        except BaseException as error:
+            self.reason_of(error)
+            shown = {"state": f"<format_status of {self.title} failed: {type(error).__name__}>", "message": "?"}
+        facts["initial_call"] = self.title
+        facts["last_message"] = shown["message"]
+        facts["state"] = shown["state"]
+        facts["reason"] = shown_reason(reason)
+        self.scheduler.report("crash", facts)
+
+
+class _Defaults(GenServer):
+    """What a module of functions leaves out."""
+
+    def __init__(self, title):
+        self._title = title
+
+
+cdef str called_as(server):
+    """What a server is called in texts."""
+    return server._title if type(server) is _Defaults else type(server).__qualname__
+
+
+cdef str title_of(target):
+    return getattr(target, "__qualname__", None) or getattr(target, "__name__", None) or type(target).__qualname__
+
+
+cdef str short(value):
+    try:
+        text = repr(value)
+    except BaseException as error:      # in the middle of a report
+        return f"<repr() of a {type(value).__qualname__} failed: {type(error).__name__}>"
+    return text if len(text) <= 1000 else text[:1000] + f"... ({len(text)} characters)"
+
+
+cdef str said(reason):
+    """A reason as text: of a crash, what Python would have printed."""
+    try:
+        return str(reason)
+    except BaseException:
+        return short(reason)
+
+
+cdef object shown_reason(reason):
+    """A reason as it can stand in a report: one with a str() that works."""
+    if isinstance(reason, (Crash, str)):
+        return reason
+    try:
+        str(reason)
+    except BaseException:
+        return short(reason)
+    return reason
+
+
+cdef bint is_from(value):
+    return type(value) is tuple and len(<tuple>value) == 2 and type((<tuple>value)[1]) is Ref
+
+
+def boot(target, args, kwargs, Ref starter, bint linked):
+    """The body of a server process, until its Loop. starter: where its starter waits for the word that it is up."""
+    cdef Scheduler s = here()
+    cdef Process p = me(s)
+    if linked:
+        # A spawn links or monitors; whoever starts a server needs both. Its monitor may still be on the way.
+        s.take_monitor(p.pid.lo, <Pid>p.lineage[0], starter)
+    return (<Server>Server(target)).boot(args, kwargs, starter)
+
+
+# ---------------------------------------------------------------------- starting
+
+def start_with(options, int how, target, args, kwargs, timeout=None):
+    """Start a server; what `start`, `start_link` and `start_monitor` do. how: as for `spawn_with`."""
+    cdef Scheduler s = here()
+    cdef Process p = me(s)
+    cdef Ref ref
+    cdef Pid pid
+    if not (isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):
+        raise TypeError(f"expected a class or a module with init(), got {target!r}")
+    seconds_of(timeout)
+    if p.pending is not None:
+        s.check(p)
+    s.spend(p)
+    # One reference for both answers: that it is up, and that it has ended.
+    ref = s.make_ref(p)
+    if p.more().aliases is None:
+        p.extra.aliases = {}
+    p.extra.aliases[ref] = None
+    s.aliases[ref.lo] = (p, False)
+    try:
+        pid = s.spawn(boot, (target, args, kwargs, ref, how == 1), {}, 1 if how == 1 else 2, ref, options)
+        if how == 1:
+            s.add_monitor(p, ref, pid)
+        answer = api.receive((ref, ANY), Down(ref, ANY, ANY), timeout=timeout, default=None)
+    except BaseException:
+        s.drop_alias(ref)
+        raise
+    s.drop_alias(ref)
+    if type(answer) is tuple and answer[1] == "ok":
+        if how == 2:
+            return pid, ref
+        api.demonitor(ref, flush=True)
+        return pid
+    if answer is None:
+        if how == 1:
+            api.unlink(pid)
+        api.exit(pid, "kill")
+    if type(answer) is Down:
+        down = answer
+    else:
+        down = api.receive(Down(ref, ANY, ANY))     # its name is free now
+        api.receive((ref, ANY), timeout=0, default=None)
+    reason = down.reason
+    if how == 1:
+        # The link's word of the end that is told here already; the monitor's may have come too late to know the reason.
+        told = api.receive(Exit(pid, ANY), timeout=0, default=None)
+        if told is not None and reason == "noproc":
+            reason = told.reason
+    if type(answer) is tuple:
+        return None         # ignored
+    if answer is None:
+        raise StartError(f"{title_of(target)} was not up within {timeout} s: it is killed", reason="timeout", target=pid, elapsed=timeout)
+    if isinstance(reason, Crash):
+        error = StartError(
+            f"{title_of(target)} failed to start: {reason.type}: {reason.text}", reason=reason, target=pid, remote_traceback=reason.traceback)
+        raise error from reason.exception
+    raise StartError(f"{title_of(target)} did not start: {said(reason)}", reason=reason, target=pid)
+
+
+cdef object PLAIN = (-1, None, None, 0)
+
+
+def start(target, /, *args, **kwargs):
+    """Start a server; returns when its `init` has (OTP: `gen_server:start/3`).
+
+    Without a time-out: `options(...).start(target, ..., timeout=seconds)` has one, and a name, a worker and so on.
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=1):
+    ...     pid = pa.start(pa.GenServer, "state")
+    ...     pa.is_alive(pid)
+    True
+
+    Args:
+        target: a class with `init` (a `GenServer`, as a rule), or a module with callbacks as functions.
+        args, kwargs: for `init`. Isolated, as everything that goes to another process.
+
+    Returns:
+        The server's `Pid`; None where `init` returned `IGNORE`.
+
+    Raises:
+        StartError: `init` failed, returned `Stop(reason)` or something else that it can't, or took too long: its `reason` is "timeout"
+            then, and the server is killed. The process is dead and its name is free when this is raised.
+        NameTaken: another process has the name; `target` is its pid.
+        NotPicklable: for arguments that can't leave their process.
+        TypeError: for a `target` that is no class or module with `init`.
+    """
+    return start_with(PLAIN, 0, target, args, kwargs)
+
+
+def start_link(target, /, *args, **kwargs):
+    """`start` and `link` in one step (OTP: `gen_server:start_link/3`).
+
+    A server that fails in `init` ends its starter, too, as any link does, unless the starter traps exits: then there is the
+    `StartError` alone, and no `Exit` in the mailbox. One that takes too long is unlinked before it is killed.
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=1):
+    ...     pid = pa.start_link(pa.GenServer, "state")
+    ...     pa.process_info(pid, "links") == [pa.self_()]
+    True
+
+    Args, Returns, Raises: as `start`.
+    """
+    return start_with(PLAIN, 1, target, args, kwargs)
+
+
+def start_monitor(target, /, *args, **kwargs):
+    """`start` and `monitor` in one step (OTP: `gen_server:start_monitor/3`).
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=1):
+    ...     pid, ref = pa.start_monitor(pa.GenServer, "state")
+    ...     pa.stop(pid)
+    ...     pa.receive(timeout=10) == pa.Down(ref, pid, "normal")
+    True
+
+    Args, Raises: as `start`.
+
+    Returns:
+        `(pid, ref)`; None where `init` returned `IGNORE`. There is no `Down` for a start that failed.
+    """
+    return start_with(PLAIN, 2, target, args, kwargs)
+
+
+# ---------------------------------------------------------------------- the caller's side
+
+cdef double seconds_of(object timeout) except -2:
+    """A time-out in seconds; -1: for ever."""
+    cdef double limit
+    if timeout is None:
+        return -1.0
+    if type(timeout) is bool or isinstance(timeout, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"expected a time-out to be a number of seconds or None, got {timeout!r}")
+    try:
+        limit = float(timeout)
+    except OverflowError:
+        limit = float("inf") if timeout > 0 else -1.0
+    except (TypeError, ValueError):
+        raise TypeError(f"expected a time-out to be a number of seconds or None, got {timeout!r}") from None
+    if not limit >= 0:
+        raise ValueError(f"expected a time-out of 0 seconds or more, or None for ever, got {timeout!r}")
+    return -1.0 if limit == float("inf") else limit
+
+
+cdef Pid address(Scheduler s, object target, object request):
+    """The pid of `target`; NoProc where a name has none."""
+    if type(target) is Pid:
+        return <Pid>target
+    if type(target) is str:
+        pid = api.whereis(target)
+        if pid is None:
+            raise NoProc(f"expected a server called {target!r}, got none: no process has this name", reason="noproc", target=target, request=request)
+        return <Pid>pid
+    raise TypeError(f"expected a Pid or a registered name, got {target!r} ({type(target).__name__})")
+
+
+def call(server, request, timeout=5.0):
+    """Send a request and wait for its answer (OTP: `gen_server:call/3`). The caller waits, its worker goes on.
+
+    Mail that waits in the caller's mailbox isn't looked at. An answer that comes too late is dropped.
+
+    >>> import parallel_actors as pa
+    >>> class Echo(pa.GenServer):
+    ...     def handle_call(self, request, from_, state):
+    ...         return pa.Reply(request)
+    >>> with pa.ActorSystem(workers=1):
+    ...     pa.call(pa.start(Echo), "hello", timeout=10)
+    'hello'
+
+    Args:
+        server: a `Pid` or a registered name.
+        request: for `handle_call`.
+        timeout: seconds to wait at most; None: as long as the server lives.
+
+    Raises:
+        CallTimeout: no answer in time; the server may be at it still.
+        NoProc: the server is dead, or nobody has the name.
+        NodeDown: its worker died.
+        RemoteError: the server ended during the call, or request or answer couldn't be unpickled: `reason`, `remote_traceback`, and the
+            exception itself as the `__cause__` where it could be pickled.
+        CallingSelf: the caller would wait for itself.
+        NotPicklable: for a request that can't leave its process.
+        ValueError, TypeError: for a time-out that is none, or a `server` that is neither.
+    """
+    cdef Scheduler s = here()
+    cdef Process p = me(s)
+    cdef Pid to = address(s, server, request)
+    cdef double limit = 5.0 if timeout is 5.0 else seconds_of(timeout)
+    if p.pending is not None:
+        s.check(p)
+    if to == p.pid:
+        raise CallingSelf(f"expected a call to another process, got one to the caller itself ({to}): it would wait for itself", target=server, request=request)
+    s.spend(p)
+    answer = s.call(p, to, request, limit)
+    if answer is not None and answer[0] is True:
+        value = answer[1]
+        if type(value) is not Encoded:
+            return value
+        try:
+            return s.decoded(<Encoded>value)
+        except (Exception, SystemExit) as error:
+            raise RemoteError(
+                f"the reply of {to!r} can't be read here: {type(error).__name__}: {said(error)}\n  request: {short(request)}",
+                target=server, request=request) from error
+    raise failure(s, server, to, request, timeout, answer)
+
+
+cdef object failure(Scheduler s, object server, Pid to, object request, object timeout, object answer):
+    """Why a call has no answer (S6.3)."""
+    asked = short(request)
+    name = f"{to!r} {server!r}" if type(server) is str else repr(to)
+    if answer is None:
+        return CallTimeout(
+            f"call to {name} timed out after {timeout} s\n  request: {asked}\n"
+            "  a late reply will be dropped; give the call a longer timeout, or find out what keeps the server busy",
+            target=server, request=request, elapsed=timeout)
+    reason = s.reason_value(answer[1])
+    if isinstance(reason, str) and reason == "noproc":
+        return NoProc(f"call to {name}: there is no such process (any more)\n  request: {asked}", reason=reason, target=server, request=request)
+    return ended(f"{name.replace('%', '%%')} %s while a call waited for it", f"\n  request: {asked}", reason, server, request)
+
+
+cdef object ended(str what, str asked, object reason, object server, object request):
+    """The error of one who waited for a server that has ended."""
+    if isinstance(reason, WorkerDown):
+        return NodeDown(f"{what % 'ended'}: {reason}{asked}", reason=reason, target=server, request=request)
+    if isinstance(reason, Crash):
+        error = RemoteError(
+            f"{what % 'failed'}: {reason.type}: {reason.text}{asked}",
+            reason=reason, target=server, request=request, remote_traceback=reason.traceback)
+        error.__cause__ = reason.exception
+        return error
+    return RemoteError(f"{what % 'ended'}: {said(reason)}{asked}", reason=reason, target=server, request=request)
+
+
+def cast(server, request, /):
+    """Send a request that isn't answered; returns at once, whether there is such a server or not (OTP: `gen_server:cast/2`).
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=1):
+    ...     pa.cast("nobody", "request")
+
+    Args:
+        server: a `Pid` or a registered name.
+        request: for `handle_cast`.
+
+    Raises:
+        NotPicklable: for a request that can't leave its process.
+        TypeError: for a `server` that is neither.
+    """
+    if type(server) is str:
+        server = api.whereis(server)
+        if server is None:
+            return
+    api.send(server, (CAST, request))
+
+
+def reply(from_, value, /):
+    """Answer a call, from any process (OTP: `gen_server:reply/2`). A second answer, or one that nobody waits for any more, is dropped.
+
+    >>> import parallel_actors as pa
+    >>> class Later(pa.GenServer):
+    ...     def handle_call(self, request, from_, state):
+    ...         pa.spawn(pa.reply, from_, "by another")
+    ...         return pa.NoReply()
+    >>> with pa.ActorSystem(workers=1):
+    ...     pa.call(pa.start(Later), "question", timeout=10)
+    'by another'
+
+    Args:
+        from_: what `handle_call` got with the request.
+        value: the answer.
+
+    Raises:
+        NotPicklable: for an answer that can't leave its process.
+        TypeError: for what is no `from_`.
+    """
+    cdef Scheduler s = here()
+    if type(from_) is not tuple or len(from_) != 2 or type(from_[1]) is not Ref:
+        raise TypeError(f"expected the from_ of a call, got {from_!r}")
+    s.reply(<Ref>from_[1], value)
+
+
+def stop(server, reason="normal", timeout=None):
+    """Have the server end, and wait until it has: `terminate` has run, its name is free (OTP: `gen_server:stop/3`).
+
+    The order waits its turn behind the server's other messages.
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=1):
+    ...     pid = pa.start(pa.GenServer)
+    ...     pa.stop(pid)
+    ...     pa.is_alive(pid)
+    False
+
+    Args:
+        server: a `Pid` or a registered name.
+        reason: what it ends with.
+        timeout: seconds to wait at most; None: for ever. The order stands after that, too.
+
+    Raises:
+        CallTimeout: it hasn't ended in time.
+        NoProc: it is dead already, or nobody has the name.
+        NodeDown: its worker died.
+        RemoteError: it ended with another reason, such as an exception in `terminate`.
+        CallingSelf: in the server itself; return `Stop(reason)` there.
+        NotPicklable: for a reason that can't leave its process.
+        ValueError, TypeError: for a time-out that is none, or a `server` that is neither.
+    """
+    cdef Scheduler s = here()
+    cdef Process p = me(s)
+    cdef Pid to = address(s, server, None)
+    cdef double limit = seconds_of(timeout)
+    if to == p.pid:
+        raise CallingSelf(f"expected to stop another process, got the caller itself ({to}): return Stop(...) instead", target=server)
+    if limit < 0:
+        timeout = None
+    ref = api.monitor(to)
+    try:
+        api.send(to, (STOP, None, reason))
+        down = api.receive(Down(ref, ANY, ANY), timeout=timeout, default=None)
+    except BaseException:
+        if not p.flags & EXITING:
+            api.demonitor(ref, flush=True)
+        raise
+    if down is None:
+        api.demonitor(ref, flush=True)
+        raise CallTimeout(
+            f"{to!r} did not stop within {timeout} s\n  it will, when it gets to the order; or end it by exit(pid, \"kill\")",
+            target=server, elapsed=timeout)
+    if is_same(down.reason, reason):
+        return
+    if type(down.reason) is str and down.reason == "noproc":
+        raise NoProc(f"expected a live process to stop, got {to!r}, which is dead", reason="noproc", target=server)
+    raise ended(f"{to!r} %s when it was told to stop", f"\n  reason to stop with: {short(reason)}", down.reason, server, None)
+
+
+cdef bint is_same(one, other):
+    try:
+        return bool(one == other)
+    except Exception:
+        return False
