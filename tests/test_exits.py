@@ -446,7 +446,7 @@ def test_a_process_killed_before_it_ran_never_runs(node: pa.ActorSystem) -> None
 
 def spawn_and_kill(worker: int, asker: pa.Pid) -> list[object]:
     made = []
-    with getattr(pa, "no_preempt", __import__("contextlib").nullcontext)():
+    with pa.no_preempt():
         for _ in range(20):
             made.append(pa.options(worker=worker).spawn_monitor(report_and_park, asker, pa.self_(), worker))
             pa.exit(made[-1][0], "kill")

@@ -1118,6 +1118,32 @@ def test_a_hog_that_is_killed_is_dead_at_once(other: Puppet, body: Callable[...,
 
 
 @contract("S1.9", partly=True)
+def test_a_kill_waits_until_an_import_is_over(other: Puppet, tmp_path: Path) -> None:
+    """Broken off, `asyncio` could not be imported on that worker any more: its parts are in sys.modules, and it lacks them."""
+    package = tmp_path / "package_of_parts"
+    package.mkdir()
+    (package / "part.py").write_text("thing = 1\n")
+    (package / "__init__.py").write_text(
+        "from .part import *\nimport parallel_actors as pa\nfrom test_preemption import spin\n"
+        "pa.send(pa.ancestors()[0], 'half')\nspin(0.2)\nname = part.__name__\n"
+    )
+
+    def load(asker: pa.Pid) -> None:
+        pa.send(asker, importlib.import_module(package.name).name)
+
+    other.do(add_path, str(tmp_path))
+    try:
+        pid, ref = pa.options(worker=1).spawn_monitor(load, pa.self_())
+        assert pa.receive("half", timeout=WAIT) == "half"
+        pa.exit(pid, "kill")
+        assert pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason == "killed"
+        on_1(load, pa.self_())
+        assert pa.receive(timeout=WAIT) == "package_of_parts.part"
+    finally:
+        other.do(forget_modules, str(tmp_path), [package.name, f"{package.name}.part"])
+
+
+@contract("S1.9", partly=True)
 @pytest.mark.parametrize("reason", ["shutdown", "no more"])
 @pytest.mark.parametrize("body", BODIES)
 def test_an_exit_signal_ends_a_hog(other: Puppet, body: Callable[..., object], reason: str) -> None:

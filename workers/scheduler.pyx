@@ -198,6 +198,7 @@ cdef enum:
     CALIBRATION_NS = 20_000
     TICK_NS = 2_000_000             # between two ticks while processes run
     GRACE_TICKS = 500               # that a process which was told to end may use for its cleaning up before it is told again
+    IMPORT_TICKS = 2500             # that it may use for an import before it is told at all
     LOW_EVERY = 8                   # normal processes for each one of low priority (as in OTP)
     LOCK_NS = 20_000_000            # that a process may stay in code which may hold a lock before it is cut there after all
     SHIELD_NS = 100_000_000         # no_preempt() is reported when it keeps others waiting for longer
@@ -2093,6 +2094,11 @@ cdef class Scheduler:
             return 0
         if p.ticks < 65535:
             p.ticks += 1
+        if p.raised == 0:
+            # A package whose import is broken off can't be imported again: its parts are there, and it lacks them.
+            if place == IN_IMPORT and p.ticks < IMPORT_TICKS:
+                return 0
+            p.ticks = 0
         if not p.flags & ENDING and (p.raised == 0 or p.ticks > GRACE_TICKS and p.raised < MAX_RAISED):
             p.raised += 1
             raise p.pending.with_traceback(None)
