@@ -1294,6 +1294,40 @@ def test_a_worker_is_not_killed_for_what_ended_long_ago(no_leaks: None, tmp_path
         assert system.worker_pids == before
 
 
+@contract("S1.9", "S3.1", partly=True)
+def test_waiting_at_the_limit_of_recursion_fails_or_waits(other: Puppet) -> None:
+    """Found: the process was queued and nobody ran any more, as the switch itself failed."""
+
+    def deep(asker: pa.Pid) -> None:
+        def down(n: int) -> None:
+            if n:
+                down(n - 1)
+            else:
+                pa.sleep(0)
+
+        def reach(n: int) -> int:
+            return 0 if n == 0 else reach(n - 1)
+
+        best, failed = 0, 0
+        with contextlib.suppress(RecursionError):
+            for best in range(10, 2000):
+                reach(best)
+        for spare in range(best - 1):
+            pa.spawn(int)  # has no stack yet: it gets the next one
+            try:
+                down(best - 1 - spare)
+            except RecursionError:
+                failed += 1
+            else:
+                break
+        pa.send(asker, ("failed", failed))
+
+    for _ in range(5):
+        on_1(deep, pa.self_())
+        assert pa.receive(("failed", int), timeout=WAIT)[1] < 20
+    answers(20)
+
+
 @contract("S1.8", "S4.3", "S2.2", partly=True)
 @pytest.mark.parametrize("spare", [0, 2, 4])
 def test_a_hog_at_the_limit_of_recursion_loses_nothing_for_others(other: Puppet, spare: int) -> None:

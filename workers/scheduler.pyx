@@ -265,7 +265,11 @@ def on_tick(signum, frame):
     if pa_here != NULL:         # NULL: this OS process was forked by user code
         s = <Scheduler>pa_here
         if s.tick is not None and not s.closed:
-            s.ticked(frame)
+            pa_headroom(HEADROOM)
+            try:
+                s.ticked(frame)
+            finally:
+                pa_headroom(-HEADROOM)
 
 
 def set_lost_hook(hook):
@@ -1924,22 +1928,26 @@ cdef class Scheduler:
         self.collecting = False
         # From here on a signal that ends `p` sees that it holds a stack.
         p.carrier = self.carrier
-        q = self.pick()
-        if q is p:
-            # Nobody else had to run: no switch at all.
-            p.carrier = None
-            self.current = p
-            p.state = RUNNING
-            self.collecting = collecting
-            return 0
-        if q is not None and q.carrier is not None:
-            target = q.carrier
-            q.carrier = None
-            self.current = q
-        else:
-            self.starting = q
-            target = self.pool.pop() if q is not None and self.pool else self.hub
-        self.carrier = target
+        pa_headroom(HEADROOM)       # with `p` queued and nobody current, nothing may fail
+        try:
+            q = self.pick()
+            if q is p:
+                # Nobody else had to run: no switch at all.
+                p.carrier = None
+                self.current = p
+                p.state = RUNNING
+                self.collecting = collecting
+                return 0
+            if q is not None and q.carrier is not None:
+                target = q.carrier
+                q.carrier = None
+                self.current = q
+            else:
+                self.starting = q
+                target = self.pool.pop() if q is not None and self.pool else self.hub
+            self.carrier = target
+        finally:
+            pa_headroom(-HEADROOM)
         pa_switch(<PyObject *>target)
         # Whoever switched here has made `p` current and this carrier the running one.
         p.state = RUNNING
@@ -2014,7 +2022,6 @@ cdef class Scheduler:
         self.ticked_at = now
         # What others have sent is taken in, however long this process computes (S2.5).
         self.current = None
-        pa_headroom(HEADROOM)
         try:
             if self.backlog:
                 self.flush()
@@ -2028,7 +2035,6 @@ cdef class Scheduler:
             if self.collect_due:
                 self.collect_garbage()
         finally:
-            pa_headroom(-HEADROOM)
             self.current = p
         if p.pending is not None:
             return self.unwind(p, frame)
@@ -2130,13 +2136,18 @@ cdef class Scheduler:
             why = f"a callback of native code: {library.decode(errors='replace')}"
         else:
             why = "a native call"
-        facts = self.crash_facts(p, None)
-        facts["seconds"] = ns / 1e9
-        facts["why"] = why
-        facts["stack"] = "".join(traceback.format_stack(_getframe()))
+        # None of it may fail in the process's own code.
         self.current = None
-        self.report("long_schedule", facts)
-        self.current = p
+        try:
+            facts = self.crash_facts(p, None)
+            facts["seconds"] = ns / 1e9
+            facts["why"] = why
+            facts["stack"] = "".join(traceback.format_stack(_getframe()))
+            self.report("long_schedule", facts)
+        except BaseException:
+            last_words()
+        finally:
+            self.current = p
         return 0
 
     cdef int show_load(self) except -1:
@@ -2759,13 +2770,15 @@ cdef class Scheduler:
         if hook is None:
             return
         running = self.current
-        if self.tick is not None and (running is None or running.flags & EXITING):
-            self.current = self.a_janitor()     # a log handler of the user's may send
+        pa_headroom(HEADROOM)
         try:
+            if self.tick is not None and (running is None or running.flags & EXITING):
+                self.current = self.a_janitor()     # a log handler of the user's may send
             hook(kind, facts)
         except BaseException:           # a handler of the user's, for a log record of ours
             last_words()
         finally:
+            pa_headroom(-HEADROOM)
             self.current = running
 
     def check_invariants(self):
