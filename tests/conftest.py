@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test stays, and is not looked through by each test's collections: they take most of the time else."""
+    """Each test's collections leave out what is there before the first: else they take most of the time."""
     gc.collect()
     gc.freeze()
 

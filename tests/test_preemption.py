@@ -1119,7 +1119,7 @@ def test_a_hog_that_is_killed_is_dead_at_once(other: Puppet, body: Callable[...,
 
 @contract("S1.9", partly=True)
 def test_a_kill_waits_until_an_import_is_over(other: Puppet, tmp_path: Path) -> None:
-    """Broken off, `asyncio` could not be imported on that worker any more: its parts are in sys.modules, and it lacks them."""
+    """Broken off, `asyncio` could not be imported on that worker any more: its parts are there, and it lacks them."""
     package = tmp_path / "package_of_parts"
     package.mkdir()
     (package / "part.py").write_text("thing = 1\n")
