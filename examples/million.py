@@ -50,8 +50,10 @@ def main(args: list[str]) -> None:
     for worker in range(workers):
         share = count // workers + (worker < count % workers)
         # Linked: what goes wrong there, an exhausted memory say, ends main as well.
-        pa.options(worker=worker).spawn_link(build, share, first, pa.self_())
+        builder = pa.options(worker=worker).spawn_link(build, share, first, pa.self_())
         first, seconds, used = pa.receive((pa.Pid, float, int))
+        pa.monitor(builder)
+        pa.receive(pa.Down)  # it has ended, and isn't counted
         memory += used
         print(f"worker {worker}: {share} processes in {seconds:.2f} s", flush=True)
     alive = count if count > 100_000 else len(pa.processes()) - 1  # the list of a million pids would be a long message
