@@ -11,6 +11,9 @@
 'you said: hi'
 """
 
+from parallel_actors import sys_
+from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, info
+from parallel_actors.dynamic_supervisor import DynamicSupervisor
 from parallel_actors.gen_server import (
     IGNORE,
     GenServer,
@@ -26,8 +29,13 @@ from parallel_actors.gen_server import (
     start_monitor,
     stop,
 )
+from parallel_actors.partition_supervisor import PartitionSupervisor
 from parallel_actors.process import options
+from parallel_actors.request import Done, Failed, Request, Requests, send_request
+from parallel_actors.supervisor import Backoff, ChildInfo, ChildSpec, Supervisor, child
 from parallel_actors.system import ActorSystem
+from parallel_actors.task import Task, callers
+from parallel_actors.task_supervisor import TaskSupervisor
 from parallel_actors.workers.api import (
     alias,
     ancestors,
@@ -71,6 +79,7 @@ from parallel_actors.workers.errors import (
     ActorError,
     CallingSelf,
     CallTimeout,
+    ChildError,
     NamesFull,
     NameTaken,
     NodeDown,
@@ -95,13 +104,22 @@ __version__ = "0.1.0"
 __all__ = [
     "ANY",
     "IGNORE",
+    "Actor",
     "ActorError",
+    "ActorRef",
     "ActorSystem",
+    "Backoff",
     "CallTimeout",
     "CallingSelf",
+    "ChildError",
+    "ChildInfo",
+    "ChildSpec",
     "Crash",
+    "Done",
     "Down",
+    "DynamicSupervisor",
     "Exit",
+    "Failed",
     "GenServer",
     "NameTaken",
     "NamesFull",
@@ -112,6 +130,7 @@ __all__ = [
     "NotRegistered",
     "NotRunning",
     "Ok",
+    "PartitionSupervisor",
     "Pid",
     "ProcessExit",
     "ProcessKilled",
@@ -119,21 +138,31 @@ __all__ = [
     "Ref",
     "RemoteError",
     "Reply",
+    "ReplyTo",
+    "Request",
+    "Requests",
     "SegmentFull",
     "Shutdown",
     "StartError",
     "Stop",
     "StoreFull",
+    "Supervisor",
+    "Task",
+    "TaskSupervisor",
     "WorkerDown",
     "alias",
     "ancestors",
     "areceive",
     "asleep",
     "call",
+    "call_later",
+    "callers",
     "cancel_timer",
     "cast",
+    "child",
     "demonitor",
     "exit",
+    "info",
     "is_alive",
     "link",
     "make_ref",
@@ -153,6 +182,7 @@ __all__ = [
     "send",
     "send_after",
     "send_interval",
+    "send_request",
     "set_label",
     "set_priority",
     "sleep",
@@ -163,6 +193,7 @@ __all__ = [
     "start_link",
     "start_monitor",
     "stop",
+    "sys_",
     "trap_exit",
     "unalias",
     "unlink",

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from parallel_actors.workers.codec cimport Encoded
 from parallel_actors.workers.ident cimport Pid, Ref
-from parallel_actors.workers.scheduler cimport EXITING, TERMINATES, Process, Scheduler, here, me
+from parallel_actors.workers.scheduler cimport EXITING, SPREAD, TERMINATES, Process, Scheduler, here, me
 
 import logging
 import types
@@ -247,7 +247,8 @@ cdef class Server:
     cdef Ref timer                  # of the time-out under way
     cdef uint64_t awaited           # its number, 0 when there is none: one that has fired already, and is void, is told apart
     cdef uint64_t timeouts          # counts them
-    cdef bint ending
+    cdef bint ending, suspended
+    cdef object debug               # `sys_.Debug` while somebody traces it or counts its messages
 
     def __init__(self, target):
         cdef Scheduler s = here()
@@ -260,7 +261,7 @@ cdef class Server:
     cdef object callback(self, str name):
         found = getattr(self.callbacks, name, None)
         if found is None and not isinstance(self.callbacks, GenServer):
-            found = getattr(_Defaults(self.title), name)     # a module, or a class of somebody's own
+            found = getattr(Defaults(self.title), name)     # a module, or a class of somebody's own
         return found
 
     cdef bint has_own(self, str name):
@@ -318,12 +319,16 @@ cdef class Server:
         cdef tuple parts
         cdef Py_ssize_t n
         self.last = message
+        if self.debug is not None:
+            self.debug.came_in(message)
         try:
             if type(message) is tuple:
                 parts = <tuple>message
                 n = len(parts)
                 if n == 3 and type(parts[0]) is str:
                     if parts[0] == CALL and is_from(parts[1]):
+                        if type(parts[2]) is System:
+                            return self.ask(<tuple>parts[2], parts[1])
                         if self.awaited:
                             self.cancel_timeout()
                         return self.called(self.on_call(parts[2], parts[1], self.state), parts[1])
@@ -350,6 +355,64 @@ cdef class Server:
             return self.failed(error)
         finally:
             self.last = None
+
+    cdef bint ask(self, tuple request, object from_) except -1:
+        """A question about the server itself, or an order (`sys_`). While it is suspended it handles nothing else."""
+        self.answer(request, <Ref>(<tuple>from_)[1])
+        while self.suspended:
+            message = api.receive(self.heeds)
+            if type(message) is Exit:
+                return self.end(message.reason)
+            if message[0] == SHUTDOWN_ORDER:
+                return self.end(message[1])
+            self.answer(<tuple>message[2], <Ref>(<tuple>message[1])[1])
+        return False
+
+    def heeds(self, message):
+        """Whether it handles this message while it is suspended."""
+        if type(message) is Exit:
+            return message.pid == self.parent or message.pid == self.scheduler.root_pid
+        if type(message) is not tuple or not message or type((<tuple>message)[0]) is not str:
+            return False
+        if len(<tuple>message) == 3:
+            return message[0] == CALL and is_from(message[1]) and type(message[2]) is System
+        return len(<tuple>message) == 2 and message[0] == SHUTDOWN_ORDER
+
+    cdef int answer(self, tuple request, Ref ref) except -1:
+        """Answer a request of `sys_`: (True, value), or (False, the exception)."""
+        try:
+            self.scheduler.reply(ref, self.answered(request))
+        except Exception as error:          # a state that can't travel is no fault of the server's
+            self.scheduler.reply(ref, (False, error))
+        return 0
+
+    cdef tuple answered(self, tuple request):
+        """Do what is asked."""
+        op = request[0]
+        if op == "get_state":
+            return True, self.state
+        if op == "replace_state":
+            self.state = self.run(request[1](self.state))
+            return True, self.state
+        if op == "get_status":
+            return True, self.status()
+        if op == "debug":
+            self.debug, value = request[1](self.debug)
+            return True, value
+        if op == "suspend":
+            self.suspended = True
+        elif op == "resume":
+            self.suspended = False
+        else:
+            raise ValueError(f"expected an operation of sys_, got {op!r}")
+        return True, None
+
+    cdef dict status(self):
+        return {
+            "pid": api.self_(), "name": api.process_info(api.self_(), "registered_name"), "class": self.title,
+            "parent": self.parent, "status": "suspended" if self.suspended else "running",
+            "state": self.run(self.callback("format_status")({"state": self.state, "message": None, "reason": None}))["state"],
+        }
 
     cdef bint failed(self, object error) except -1:
         """Something was raised while a message was handled: the server's end."""
@@ -381,7 +444,9 @@ cdef class Server:
         if type(result) is types.CoroutineType:
             result = self.run(result)
         if type(result) is Reply:
-            self.scheduler.reply(<Ref>(<tuple>from_)[1], (<Reply>result).value)
+            if self.debug is not None:
+                self.debug.went_out((<Reply>result).value, from_)
+            answer_to(self.scheduler, <tuple>from_, (<Reply>result).value)
             if (<Reply>result).state is not KEEP:
                 self.state = (<Reply>result).state
             if not (<_Action>result).plain():
@@ -450,7 +515,7 @@ cdef class Server:
             reason = self.reason_of(error)
         if from_ is not None:
             try:
-                self.scheduler.reply(<Ref>(<tuple>from_)[1], answer)
+                answer_to(self.scheduler, <tuple>from_, answer)
             except BaseException as error:
                 reason = self.reason_of(error)
         if not is_orderly(reason):
@@ -474,7 +539,7 @@ cdef class Server:
         self.scheduler.report("crash", facts)
 
 
-class _Defaults(GenServer):
+class Defaults(GenServer):
     """What a module of functions leaves out."""
 
     def __init__(self, title):
@@ -483,7 +548,7 @@ class _Defaults(GenServer):
 
 cdef str called_as(server):
     """What a server is called in texts."""
-    return server._title if type(server) is _Defaults else type(server).__qualname__
+    return server._title if type(server) is Defaults else type(server).__qualname__
 
 
 cdef str title_of(target):
@@ -517,8 +582,38 @@ cdef object shown_reason(reason):
     return reason
 
 
+class System(tuple):
+    """A request of `sys_` to a server, sent as a call: (operation, ...)."""
+
+    __slots__ = ()
+
+
 cdef bint is_from(value):
-    return type(value) is tuple and len(<tuple>value) == 2 and type((<tuple>value)[1]) is Ref
+    """Whether a call can be answered by it: (pid, ref), and a third item where the answer is to be (ref, value)."""
+    return type(value) is tuple and 2 <= len(<tuple>value) <= 3 and type((<tuple>value)[1]) is Ref
+
+
+cdef int answer_to(Scheduler s, tuple from_, object value) except -1:
+    cdef Ref ref = <Ref>from_[1]
+    if len(from_) == 2:
+        return s.reply(ref, value)
+    return s.send_ref(ref, (ref, value))
+
+
+def tagged_call(server, request):
+    """Send a call whose answer comes as the message (ref, value): the server's pid, and ref. For `send_request`."""
+    cdef Scheduler s = here()
+    cdef Process p = me(s)
+    cdef Pid to = address(s, server, request)
+    if p.pending is not None:
+        s.check(p)
+    ref = api.monitor(to, alias=True)
+    try:
+        api.send(to, (CALL, (p.pid, ref, True), request))
+    except BaseException:
+        api.demonitor(ref, flush=True)
+        raise
+    return to, ref
 
 
 def boot(target, args, kwargs, Ref starter, bint linked):
@@ -526,8 +621,7 @@ def boot(target, args, kwargs, Ref starter, bint linked):
     cdef Scheduler s = here()
     cdef Process p = me(s)
     if linked:
-        # A spawn links or monitors; whoever starts a server needs both. Its monitor may still be on the way.
-        s.take_monitor(p.pid.lo, <Pid>p.lineage[0], starter)
+        watched(starter)
     return (<Server>Server(target)).boot(args, kwargs, starter)
 
 
@@ -539,32 +633,31 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
     cdef Process p = me(s)
     cdef Ref ref
     cdef Pid pid
-    if not (isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):
-        raise TypeError(f"expected a class or a module with init(), got {target!r}")
+    actor = None
+    if isinstance(target, type) and hasattr(target, "_actor_methods"):
+        from parallel_actors.actor import ActorRef, Served
+        actor = target
+        target = Served(actor)
+    elif not (isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):
+        raise TypeError(f"expected an Actor class, or a class or a module with init(), got {target!r}")
     seconds_of(timeout)
     if p.pending is not None:
         s.check(p)
     s.spend(p)
     # One reference for both answers: that it is up, and that it has ended.
-    ref = s.make_ref(p)
-    if p.more().aliases is None:
-        p.extra.aliases = {}
-    p.extra.aliases[ref] = None
-    s.aliases[ref.lo] = (p, False)
+    ref = answers_to(s, p)
     try:
-        pid = s.spawn(boot, (target, args, kwargs, ref, how == 1), {}, 1 if how == 1 else 2, ref, options)
-        if how == 1:
-            s.add_monitor(p, ref, pid)
+        pid = spawn_watched(s, p, options, how == 1, ref, boot, (target, args, kwargs, ref, how == 1), {})
         answer = api.receive((ref, ANY), Down(ref, ANY, ANY), timeout=timeout, default=None)
     except BaseException:
         s.drop_alias(ref)
         raise
     s.drop_alias(ref)
     if type(answer) is tuple and answer[1] == "ok":
-        if how == 2:
-            return pid, ref
-        api.demonitor(ref, flush=True)
-        return pid
+        if how != 2:
+            api.demonitor(ref, flush=True)
+        started = pid if actor is None else ActorRef(pid, actor)
+        return (started, ref) if how == 2 else started
     if answer is None:
         if how == 1:
             api.unlink(pid)
@@ -589,6 +682,55 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
             f"{title_of(target)} failed to start: {reason.type}: {reason.text}", reason=reason, target=pid, remote_traceback=reason.traceback)
         raise error from reason.exception
     raise StartError(f"{title_of(target)} did not start: {said(reason)}", reason=reason, target=pid)
+
+
+cdef Ref answers_to(Scheduler s, Process p):
+    """A new reference that is an address of the caller's, until `drop_alias`."""
+    cdef Ref ref = s.make_ref(p)
+    if p.more().aliases is None:
+        p.extra.aliases = {}
+    p.extra.aliases[ref] = None
+    s.aliases[ref.lo] = (p, False)
+    return ref
+
+
+cdef Pid spawn_watched(Scheduler s, Process p, options, bint linked, Ref ref, body, tuple args, dict kwargs):
+    """Spawn `body`, monitored by the caller with `ref`, and linked to it or not; a linked one calls `watched(ref)` first."""
+    cdef Pid pid = s.spawn(body, args, kwargs, 1 if linked else 2, ref, options)
+    if linked:
+        s.add_monitor(p, ref, pid)
+    return pid
+
+
+def watched(Ref ref):
+    """A spawn links or monitors; this process needs both. Its parent's monitor `ref` may still be on the way."""
+    cdef Scheduler s = here()
+    cdef Process p = me(s)
+    s.take_monitor(p.pid.lo, <Pid>p.lineage[0], ref)
+
+
+def launch(bint linked, body, args, kwargs):
+    """Spawn `body(ref, linked, *args, **kwargs)`, on the least loaded worker: its pid, and `ref`. For `Task`.
+
+    Its answer `(ref, value)` and its Down come with that reference.
+    """
+    cdef Scheduler s = here()
+    cdef Process p = me(s)
+    cdef Ref ref
+    cdef bint spread = p.flags & SPREAD
+    if p.pending is not None:
+        s.check(p)
+    s.spend(p)
+    ref = answers_to(s, p)
+    p.flags |= SPREAD
+    try:
+        return spawn_watched(s, p, PLAIN, linked, ref, body, (ref, linked, *args), kwargs), ref
+    except BaseException:
+        s.drop_alias(ref)
+        raise
+    finally:
+        if not spread:
+            p.flags &= ~SPREAD
 
 
 cdef object PLAIN = (-1, None, None, 0)
@@ -686,10 +828,12 @@ cdef Pid address(Scheduler s, object target, object request):
         if pid is None:
             raise NoProc(f"expected a server called {target!r}, got none: no process has this name", reason="noproc", target=target, request=request)
         return <Pid>pid
+    if not isinstance(target, type) and type(getattr(target, "__pid__", None)) is Pid:
+        return <Pid>target.__pid__          # the reference of a typed actor, say
     raise TypeError(f"expected a Pid or a registered name, got {target!r} ({type(target).__name__})")
 
 
-def call(server, request, timeout=5.0):
+def call(server, request=NOTHING, timeout=5.0):
     """Send a request and wait for its answer (OTP: `gen_server:call/3`). The caller waits, its worker goes on.
 
     Mail that waits in the caller's mailbox isn't looked at. An answer that comes too late is dropped.
@@ -702,8 +846,10 @@ def call(server, request, timeout=5.0):
     ...     pa.call(pa.start(Echo), "hello", timeout=10)
     'hello'
 
+    As a decorator, `@call` makes a method of an `Actor` a call.
+
     Args:
-        server: a `Pid` or a registered name.
+        server: a `Pid`, a registered name or a typed actor.
         request: for `handle_call`.
         timeout: seconds to wait at most; None: as long as the server lives.
 
@@ -717,6 +863,8 @@ def call(server, request, timeout=5.0):
         NotPicklable: for a request that can't leave its process.
         ValueError, TypeError: for a time-out that is none, or a `server` that is neither.
     """
+    if request is NOTHING:
+        return method("call", server)
     cdef Scheduler s = here()
     cdef Process p = me(s)
     cdef Pid to = address(s, server, request)
@@ -768,8 +916,18 @@ cdef object ended(str what, str asked, object reason, object server, object requ
     return RemoteError(f"{what % 'ended'}: {said(reason)}{asked}", reason=reason, target=server, request=request)
 
 
-def cast(server, request, /):
+cdef object method(str kind, target):
+    """What `@call` and `@cast` make of a method."""
+    from parallel_actors.actor import CallMethod, CastMethod
+    if type(target) is not types.FunctionType:
+        raise TypeError(f"expected {kind}(server, request), or a method of an Actor to decorate, got {kind}({target!r})")
+    return CallMethod(target) if kind == "call" else CastMethod(target)
+
+
+def cast(server, request=NOTHING, /):
     """Send a request that isn't answered; returns at once, whether there is such a server or not (OTP: `gen_server:cast/2`).
+
+    As a decorator, `@cast` makes a method of an `Actor` a cast.
 
     >>> import parallel_actors as pa
     >>> with pa.ActorSystem(workers=1):
@@ -783,6 +941,8 @@ def cast(server, request, /):
         NotPicklable: for a request that can't leave its process.
         TypeError: for a `server` that is neither.
     """
+    if request is NOTHING:
+        return method("cast", server)
     if type(server) is str:
         server = api.whereis(server)
         if server is None:
@@ -811,9 +971,9 @@ def reply(from_, value, /):
         TypeError: for what is no `from_`.
     """
     cdef Scheduler s = here()
-    if type(from_) is not tuple or len(from_) != 2 or type(from_[1]) is not Ref:
+    if not is_from(from_):
         raise TypeError(f"expected the from_ of a call, got {from_!r}")
-    s.reply(<Ref>from_[1], value)
+    answer_to(s, <tuple>from_, value)
 
 
 def stop(server, reason="normal", timeout=None):
@@ -868,6 +1028,11 @@ def stop(server, reason="normal", timeout=None):
     if type(down.reason) is str and down.reason == "noproc":
         raise NoProc(f"expected a live process to stop, got {to!r}, which is dead", reason="noproc", target=server)
     raise ended(f"{to!r} %s when it was told to stop", f"\n  reason to stop with: {short(reason)}", down.reason, server, None)
+
+
+def failed_with(str what, reason, target):
+    """The error of one who waited for `what`, which has ended with `reason`."""
+    return ended(what.replace("%", "%%") + " %s", "", reason, target, None)
 
 
 cdef bint is_same(one, other):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any, Literal, ParamSpec, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from parallel_actors import gen_server
 from parallel_actors.workers import api
 from parallel_actors.workers.ident import Pid, Ref
 
+if TYPE_CHECKING:
+    from parallel_actors.actor import Actor
+    from parallel_actors.gen_server import Callbacks
+
 __all__ = ["Choices", "SpawnOptions", "options"]
 
+A = TypeVar("A", bound="Actor")
 P = ParamSpec("P")
 
 
@@ -54,23 +58,33 @@ class SpawnOptions:
         """`spawn_monitor` with these options."""
         return api.spawn_with(self._options, 2, function, args, kwargs)  # type: ignore[no-any-return]
 
-    def start(
-        self, target: type | ModuleType, /, *args: Any, timeout: float | None = None, **kwargs: Any
-    ) -> Pid | None:
+    @overload
+    def start(self, target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> A: ...
+    @overload
+    def start(self, target: Callbacks, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Pid | Any: ...
+    def start(self, target: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """`start` with these options; `timeout` bounds the server's init, in seconds."""
-        return gen_server.start_with(self._options, 0, target, args, kwargs, timeout)  # type: ignore[no-any-return]
+        return gen_server.start_with(self._options, 0, target, args, kwargs, timeout)
 
+    @overload
+    def start_link(self, target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> A: ...
+    @overload
     def start_link(
-        self, target: type | ModuleType, /, *args: Any, timeout: float | None = None, **kwargs: Any
-    ) -> Pid | None:
+        self, target: Callbacks, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> Pid | Any: ...
+    def start_link(self, target: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """`start_link` with these options."""
-        return gen_server.start_with(self._options, 1, target, args, kwargs, timeout)  # type: ignore[no-any-return]
+        return gen_server.start_with(self._options, 1, target, args, kwargs, timeout)
 
+    @overload
+    def start_monitor(self, target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> tuple[A, Ref]: ...
+    @overload
     def start_monitor(
-        self, target: type | ModuleType, /, *args: Any, timeout: float | None = None, **kwargs: Any
-    ) -> tuple[Pid, Ref] | None:
+        self, target: Callbacks, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> tuple[Pid, Ref] | Any: ...
+    def start_monitor(self, target: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """`start_monitor` with these options."""
-        return gen_server.start_with(self._options, 2, target, args, kwargs, timeout)  # type: ignore[no-any-return]
+        return gen_server.start_with(self._options, 2, target, args, kwargs, timeout)
 
 
 def _check_choices(name: object, worker: object) -> None:

@@ -120,9 +120,9 @@ def test_an_unknown_name_is_refused_with_the_known_ones(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_what_needs_a_gen_server_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_still_to_come_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert 2 == leave("ring", name)
-    assert f"Error: {name} can't be measured yet: it comes with GenServer" in capsys.readouterr().err
+    assert f"Error: {name} can't be measured yet: it isn't there yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,22 @@ cdef Pid resolve(Scheduler s, object target):
         return pid
     if type(target) is Ref:
         raise TypeError(f"expected a Pid or a registered name, got the reference {target!r}: only send() takes an alias")
+    found = behind(target)
+    if found is not None:
+        return <Pid>found
     raise TypeError(f"expected a Pid or a registered name, got {target!r} ({type(target).__name__})")
+
+
+cdef object wrong_pid(target):
+    raise TypeError(f"expected a Pid, got {target!r} ({type(target).__name__})")
+
+
+cdef object behind(target):
+    """The pid of what stands for a process, such as the reference of a typed actor: it has `__pid__`."""
+    if isinstance(target, type):
+        return None
+    found = getattr(target, "__pid__", None)
+    return found if type(found) is Pid else None
 
 
 # ---------------------------------------------------------------------- oneself
@@ -540,7 +555,7 @@ def register(name, target, /):
     cdef Pid pid
     checked_name(name)
     if type(target) is not Pid:
-        raise TypeError(f"expected a Pid to register, got {target!r} ({type(target).__name__})")
+        target = behind(target) or wrong_pid(target)
     pid = <Pid>target
     if s.gone(pid):
         raise NoProc(f"expected a live process to register as {name!r}, got {pid}, which is dead", reason="noproc", target=pid)
@@ -647,7 +662,7 @@ def is_alive(pid, /):
     cdef Pid target
     cdef uint32_t e
     if type(pid) is not Pid:
-        raise TypeError(f"expected a Pid, got {pid!r} ({type(pid).__name__})")
+        pid = behind(pid) or wrong_pid(pid)
     target = <Pid>pid
     if target.hi == s.hi:
         return s.find(target.lo) is not None or s.is_unborn(target.lo)
@@ -692,7 +707,7 @@ def process_info(pid, item=None, /):
     acting(s)
     cdef Pid target
     if type(pid) is not Pid:
-        raise TypeError(f"expected a Pid, got {pid!r} ({type(pid).__name__})")
+        pid = behind(pid) or wrong_pid(pid)
     target = <Pid>pid
     if s.gone(target):
         return None

@@ -15,6 +15,7 @@ __all__ = [
     "ActorError",
     "CallTimeout",
     "CallingSelf",
+    "ChildError",
     "NameTaken",
     "NamesFull",
     "NoProc",
@@ -167,6 +168,14 @@ class StartError(ActorError, RuntimeError):
     """Raised in the starter when a process failed, or took too long, to start.
 
     `reason` says why. The process is dead and its name is free when this is raised.
+    """
+
+
+class ChildError(ActorError, ValueError):
+    """Raised when a supervisor refuses a request about a child: `reason` is a word that says why.
+
+    "not_found", "already_started", "already_present", "running", "restarting", "max_children". What to do:
+    `which_children` tells what there is.
     """
 
 

@@ -6,7 +6,7 @@
     beam.py         the BEAM: compiled once, asked for one run at a time; beam/bench.erl
     cores.py        whether the cores were free
     report.py       the table
-    server.py       the callback process that stands for a GenServer, and how it is called
+    server.py       the GenServer of the benchmarks
     messages.py, processes.py, machine.py     the workloads
     loops.py        the endless loops of `fairness`
 

@@ -119,6 +119,22 @@ PARTS: tuple[Part, ...] = (
         workers=2,
     ),
     Part(
+        "start_link",
+        (Row("start_link", "s", at_most(1)),),
+        processes.start_link,
+        {"count": 50_000, "worker": 0},
+        {"count": 5_000},
+        beam=("start_link", "count"),
+    ),
+    Part(
+        "start_link",
+        (Row("start_link_across", "s"),),
+        processes.start_link,
+        {"count": 5_000, "worker": 1},
+        {"count": 500},
+        workers=2,
+    ),
+    Part(
         "cast",
         (Row("cast", "1/s", at_least(0.7)),),
         messages.cast,
@@ -319,4 +335,4 @@ PARTS: tuple[Part, ...] = (
 NAMES: tuple[str, ...] = tuple(dict.fromkeys(part.name for part in PARTS))
 
 # What can't be measured before there is a GenServer and a supervisor.
-LATER: tuple[str, ...] = ("start_link", "restart")
+LATER: tuple[str, ...] = ("restart",)

@@ -9,8 +9,6 @@ from typing import Any
 
 import parallel_actors as pa
 from parallel_actors.bench.figures import percentile
-from parallel_actors.bench.server import call as call_server
-from parallel_actors.bench.server import cast as cast_to_server
 from parallel_actors.bench.server import server
 
 __all__ = [
@@ -112,10 +110,10 @@ def fan_in(senders: int, each: int) -> list[float]:
 
 def call(count: int) -> list[float]:
     """Calls per second to a server on the caller's worker."""
-    me, to = pa.self_(), pa.spawn(server)
+    to = server()
     began = clock()
     for _ in range(count):
-        call_server(to, me, "ping")
+        pa.call(to, "ping")
     seconds = clock() - began
     pa.exit(to, "kill")
     return [count / seconds]
@@ -123,11 +121,11 @@ def call(count: int) -> list[float]:
 
 def cast(count: int, worker: int) -> list[float]:
     """Casts per second to a server on `worker`, until a call behind them is answered."""
-    me, to = pa.self_(), pa.options(worker=worker).spawn(server)
+    to = server(worker)
     began = clock()
     for _ in range(count):
-        cast_to_server(to)
-    arrived = call_server(to, me, "get")
+        pa.cast(to, "inc")
+    arrived = pa.call(to, "get", timeout=None)
     seconds = clock() - began
     pa.exit(to, "kill")
     if arrived != count:
@@ -137,19 +135,19 @@ def cast(count: int, worker: int) -> list[float]:
 
 def latencies(to: pa.Pid, count: int, pause: float = 0.0) -> list[float]:
     """Seconds of each of `count` calls, with `pause` seconds of sleep before each."""
-    me, taken = pa.self_(), []
+    taken = []
     for _ in range(count):
         if pause:
             pa.sleep(pause)
         began = clock()
-        call_server(to, me, "ping")
+        pa.call(to, "ping", timeout=None)
         taken.append(clock() - began)
     return taken
 
 
 def cross_call(count: int) -> list[float]:
     """Calls to a server on another worker, one after the other: per second, seconds at the median and at 99 %."""
-    to = pa.options(worker=1).spawn(server)
+    to = server(1)
     latencies(to, count // 100)
     began = clock()
     taken = latencies(to, count)
@@ -160,7 +158,7 @@ def cross_call(count: int) -> list[float]:
 
 def cross_call_asleep(count: int, pause_ms: int) -> list[float]:
     """Seconds of a call to another worker, at the median, when both have gone to sleep meanwhile."""
-    to = pa.options(worker=1).spawn(server)
+    to = server(1)
     taken = latencies(to, count, pause_ms / 1e3)
     pa.exit(to, "kill")
     return [percentile(taken, 0.5)]

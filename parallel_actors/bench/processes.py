@@ -14,7 +14,7 @@ import parallel_actors as pa
 from parallel_actors.bench.figures import percentile
 from parallel_actors.bench.loops import alone, hog
 from parallel_actors.bench.messages import latencies
-from parallel_actors.bench.server import server
+from parallel_actors.bench.server import Counter, server
 from parallel_actors.workers.scheduler import Loop
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "skynet",
     "spawn_all",
     "spawn_and_end",
+    "start_link",
     "worker_death",
 ]
 
@@ -98,6 +99,21 @@ def spawn_all(count: int) -> list[float]:
     _settle()
     seconds = clock() - began
     end(pids)
+    return [seconds / count]
+
+
+def start_link(count: int, worker: int) -> list[float]:
+    """Seconds per start_link of a GenServer on `worker`, one after the other."""
+    start = pa.options(worker=worker).start_link
+    began = clock()
+    pids = [start(Counter) for _ in range(count)]
+    seconds = clock() - began
+    for pid in pids:
+        assert pid is not None
+        pa.unlink(pid)
+        pa.exit(pid, "kill")
+        while pa.is_alive(pid):
+            pa.sleep(0)
     return [seconds / count]
 
 
@@ -279,7 +295,7 @@ def _hog(number: int) -> None:
 def fairness(loops: int, count: int) -> list[float]:
     """Calls of a pair beside endless loops on the same worker: seconds at the median and at 99.9 %."""
     _laps[:] = [0] * loops
-    to = pa.spawn(server)
+    to = server()
     hogs = [pa.spawn(_hog, number) for number in range(loops)]
     latencies(to, count // 20 + 1)
     taken = latencies(to, count)
@@ -288,7 +304,8 @@ def fairness(loops: int, count: int) -> list[float]:
 
 
 def _calls_for_ever() -> None:
-    to = pa.spawn_link(server)
+    to = pa.start_link(Counter)
+    assert to is not None
     while True:
         latencies(to, 100)
 

@@ -43,7 +43,7 @@ def chosen(names: Sequence[str], workers: int) -> tuple[list[Part], list[str]]:
     """
     for name in names:
         if name in LATER:
-            raise UsageError(f"{name} can't be measured yet: it comes with GenServer; known are {', '.join(NAMES)}")
+            raise UsageError(f"{name} can't be measured yet: it isn't there yet; known are {', '.join(NAMES)}")
         if name not in NAMES:
             near = get_close_matches(name, NAMES, n=1)
             hint = f"did you mean {near[0]}? known are" if near else "known are"

@@ -55,6 +55,13 @@ handle_info(_, N) -> {noreply, N}.
 server(0) -> {ok, G} = gen_server:start(?MODULE, 0, []), G;
 server(Scheduler) -> {ok, G} = gen_server:start(?MODULE, 0, [{spawn_opt, [{scheduler, Scheduler}]}]), G.
 
+start_link(N) ->
+    T0 = now_ns(), Pids = started(N, []), T1 = now_ns(),
+    lists:foreach(fun(P) -> unlink(P), exit(P, kill) end, Pids),
+    [seconds(T0, T1) / N].
+started(0, Pids) -> Pids;
+started(N, Pids) -> {ok, P} = gen_server:start_link(?MODULE, 0, []), started(N - 1, [P | Pids]).
+
 %% --- processes ---
 idle() -> receive stop -> ok end.
 spawn_idle(0, Last) -> Last;

@@ -1,0 +1,710 @@
+"""Supervisor: starts children in order, restarts those that end, and stops them in reverse (OTP's `supervisor`).
+
+    child(...)   -> ChildSpec: what to start, and what its end means
+    Supervisor   -> a GenServer that traps exits. An Exit of a child -> `_Tree.ended` -> counted by `Intensity`
+                    -> the affected children are stopped, last first, and started again, first first
+
+What `DynamicSupervisor` shares with it stands here too: specs, counting, starting and stopping of one child, reports.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from parallel_actors.gen_server import GenServer, NoReply, Ok, Reply, Stop, call
+from parallel_actors.process import options
+from parallel_actors.workers import api
+from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, StartError
+from parallel_actors.workers.ident import Pid
+from parallel_actors.workers.patterns import ANY
+from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown, is_orderly
+
+if TYPE_CHECKING:
+    from parallel_actors.gen_server import Server
+
+__all__ = ["Backoff", "ChildInfo", "ChildSpec", "Supervisor", "child"]
+
+Restart = Literal["permanent", "transient", "temporary"]
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+AutoShutdown = Literal["never", "any_significant", "all_significant"]
+
+_LOG = logging.getLogger("parallel_actors.supervisor")
+
+_RESTART = "$restart"  # ("$restart", key, attempt): a supervisor to itself
+
+
+# --- child specs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What to start, and what its end means; made by `child`, which explains the fields."""
+
+    id: Hashable
+    target: Any
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    worker: int | None = None
+    restart: Restart = "permanent"
+    shutdown: float | Literal["brutal_kill", "infinity"] = 5.0
+    type: Literal["worker", "supervisor"] = "worker"
+    significant: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.target) and not isinstance(self.target, ModuleType):
+            raise TypeError(f"expected a child's target to be a class, a module or a function, got {self.target!r}")
+        _one_of("restart", self.restart, ("permanent", "transient", "temporary"))
+        _one_of("type", self.type, ("worker", "supervisor"))
+        if self.shutdown not in ("brutal_kill", "infinity") and not (
+            isinstance(self.shutdown, (int, float))
+            and not isinstance(self.shutdown, bool)
+            and 0 <= self.shutdown < math.inf
+        ):
+            raise ValueError(
+                f'expected shutdown to be a number of seconds, "brutal_kill" or "infinity", got {self.shutdown!r}'
+            )
+        if self.significant and self.restart == "permanent":
+            raise ValueError("expected a significant child to be transient or temporary, got a permanent one")
+        options(name=self.name, worker=self.worker)  # refuses what they can't be
+
+
+def child(
+    target: Any,
+    /,
+    *args: Any,
+    id: Hashable = None,
+    name: str | None = None,
+    worker: int | None = None,
+    restart: Restart = "permanent",
+    shutdown: float | Literal["brutal_kill", "infinity"] | None = None,
+    type: Literal["worker", "supervisor"] | None = None,
+    significant: bool = False,
+    **kwargs: Any,
+) -> ChildSpec:
+    """Describe a child of a supervisor (OTP: `supervisor:child_spec()`; Elixir: `Supervisor.child_spec/2`).
+
+    >>> import parallel_actors as pa
+    >>> pa.child(pa.GenServer, "state", name="db", restart="transient").id
+    'db'
+
+    Args:
+        target: a class or module as for `start_link`; a function is spawned as the body of a raw process.
+        args, kwargs: for `init`, or for the function. Kept by the supervisor: a restart begins with the same.
+        id: what the supervisor knows it by, unique among its children; by default its name, else the target's.
+        name: registered for each of its lives.
+        worker: the number of the worker to live on; by default the least loaded one, at each start.
+        restart: "permanent": always; "transient": after an abnormal end; "temporary": never, nor with its siblings.
+        shutdown: seconds that it has from the exit signal `shutdown` to its kill; "brutal_kill": none; "infinity".
+            By default 5.0, and "infinity" for supervisors.
+        type: "worker" or "supervisor"; by default what it is.
+        significant: whether its end by itself may end the supervisor: see `auto_shutdown`.
+
+    Raises:
+        ValueError, TypeError: for what doesn't fit; the text says what was expected.
+    """
+    if type is None:
+        type = "supervisor" if getattr(target, "_is_supervisor", False) else "worker"
+    if shutdown is None:
+        shutdown = "infinity" if type == "supervisor" else 5.0
+    if id is None:
+        id = name or getattr(target, "__qualname__", None) or getattr(target, "__name__", None) or repr(target)
+    return ChildSpec(id, target, args, kwargs, name, worker, restart, shutdown, type, significant)
+
+
+def spec_of(entry: Any) -> ChildSpec:
+    """The spec behind what a list of children may hold: a spec, a class, or `(class, *args)`."""
+    if isinstance(entry, ChildSpec):
+        return entry
+    target, args = (entry[0], entry[1:]) if isinstance(entry, tuple) and entry else (entry, ())
+    own = getattr(target, "child_spec", None)
+    if own is not None and isinstance(target, type):
+        made = own(*args)
+        if not isinstance(made, ChildSpec):
+            raise TypeError(f"expected {target.__qualname__}.child_spec() to return a ChildSpec, got {made!r}")
+        return made
+    if not callable(target) and not isinstance(target, ModuleType):
+        raise TypeError(f"expected a child to be a child(...), a class or a (class, argument), got {entry!r}")
+    return child(target, *args)
+
+
+def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"expected {what} to be one of {', '.join(allowed)}, got {value!r}")
+
+
+# --- what both kinds of supervisors do --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before the n-th restart in a row: `first * factor**(n - 1)` seconds, at most `limit`.
+
+    Each time is made longer or shorter by up to `jitter` of itself, so that many don't come back at the same moment.
+    Restarts are in a row until `max_seconds` have passed without one.
+    """
+
+    first: float = 0.1
+    factor: float = 2.0
+    limit: float = 30.0
+    jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.first <= self.limit < 1e9 and self.factor >= 1 and 0 <= self.jitter <= 1):
+            raise ValueError(f"expected 0 <= first <= limit, factor >= 1 and jitter from 0 to 1, got {self!r}")
+
+    def delay(self, attempt: int) -> float:
+        """Seconds before restart number `attempt` (1, 2, ...) in a row."""
+        longest = min(self.limit, self.first * self.factor ** min(attempt - 1, 1000))
+        return longest * (1 + self.jitter * random.uniform(-1, 1))
+
+
+@dataclass(slots=True)
+class Intensity:
+    """Counts restarts: more than `max_restarts` within `max_seconds` are too many (OTP: MaxR, MaxT)."""
+
+    max_restarts: int
+    max_seconds: float
+    backoff: Backoff | None = None
+    times: deque[float] = field(default_factory=deque)
+    workers: dict[tuple[int, int | None], float] = field(default_factory=dict)  # deaths that have been counted: when
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_restarts, bool) or not isinstance(self.max_restarts, int) or self.max_restarts < 0:
+            raise ValueError(f"expected max_restarts to be a whole number from 0, got {self.max_restarts!r}")
+        if not isinstance(self.max_seconds, (int, float)) or not 0 < self.max_seconds < math.inf:
+            raise ValueError(f"expected max_seconds to be a number of seconds above 0, got {self.max_seconds!r}")
+        if self.backoff is not None and not isinstance(self.backoff, Backoff):
+            raise TypeError(f"expected backoff to be a Backoff or None, got {self.backoff!r}")
+
+    def allows(self, pid: Pid | None, reason: object) -> bool:
+        """Count one restart, of the child that was `pid`; whether there may be one. A worker's death counts once."""
+        now = time.monotonic()
+        while self.times and now - self.times[0] > self.max_seconds:
+            self.times.popleft()
+        for death in [death for death, at in self.workers.items() if now - at > self.max_seconds]:
+            del self.workers[death]
+        if isinstance(reason, WorkerDown):
+            # Of one that lived elsewhere and went down by a link, the worker's incarnation isn't known.
+            here = pid is not None and pid.worker == reason.worker
+            death = (reason.worker, pid.incarnation if pid is not None and here else None)
+            if death in self.workers:
+                return True
+            self.workers[death] = now
+        self.times.append(now)
+        return len(self.times) <= self.max_restarts
+
+    def delay(self) -> float:
+        """Seconds to wait before the restart that was just counted."""
+        return self.backoff.delay(max(1, len(self.times))) if self.backoff is not None else 0.0
+
+
+def start_child_of(spec: ChildSpec, extra: tuple[Any, ...] = ()) -> Pid | None:
+    """Start one child, linked to the caller. None: it ignored the start. Raises StartError."""
+    chosen = options(name=spec.name, worker=spec.worker)
+    try:
+        if isinstance(spec.target, (type, ModuleType)):
+            started = chosen.start_link(spec.target, *extra, *spec.args, **spec.kwargs)
+            return getattr(started, "pid", started)
+        return chosen.spawn_link(spec.target, *extra, *spec.args, **spec.kwargs)
+    except StartError:
+        raise
+    except NameTaken as error:
+        raise StartError(str(error), reason=("already_started", error.target), target=error.target) from error
+    except Exception as error:
+        raise StartError(
+            f"child {spec.id!r} can't be started: {type(error).__name__}: {error}", reason=Crash.from_exception(error)
+        ) from error
+
+
+def ask_to_end(pid: Pid, spec: ChildSpec) -> tuple[Any, Any]:
+    """Begin to stop a child: the reference of the Down to wait for, and the reason if it has ended already."""
+    ref = api.monitor(pid)
+    api.unlink(pid)
+    told = api.receive(Exit(pid, ANY), timeout=0, default=None)
+    if told is not None:
+        api.demonitor(ref, flush=True)
+        return None, told.reason
+    api.exit(pid, "kill" if spec.shutdown == "brutal_kill" else "shutdown")
+    return ref, None
+
+
+def wait_for_end(pid: Pid, spec: ChildSpec, ref: Any, seconds: float | None) -> Any:
+    """The reason with which a child ends that was asked to; killed after so many seconds."""
+    down = api.receive(Down(ref, ANY, ANY), timeout=seconds, default=None)
+    if down is None:
+        api.exit(pid, "kill")
+        down = api.receive(Down(ref, ANY, ANY))
+    return down.reason
+
+
+def grace(spec: ChildSpec) -> float | None:
+    """Seconds that a child has from the signal to its kill; None: for ever (a kill needs no second one)."""
+    return spec.shutdown if isinstance(spec.shutdown, (int, float)) else None
+
+
+def stop_child(pid: Pid, spec: ChildSpec) -> None:
+    """Stop one child, and wait until it is gone."""
+    ref, reason = ask_to_end(pid, spec)
+    if ref is not None:
+        reason = wait_for_end(pid, spec, ref, grace(spec))
+    check_end(pid, spec, reason)
+
+
+def check_end(pid: Pid, spec: ChildSpec, reason: object) -> None:
+    """Report a child that ended otherwise than it was asked to."""
+    expected = "killed" if spec.shutdown == "brutal_kill" else "shutdown"
+    if (reason == "normal" and spec.restart != "permanent") or isinstance(reason, Shutdown):
+        return
+    if not (isinstance(reason, str) and reason in (expected, "noproc")):
+        report("shutdown_error", pid, spec, reason)
+
+
+def report(event: str, pid: Pid | None, spec: ChildSpec | None, reason: object) -> None:
+    """One supervisor report (OTP: the SUPERVISOR REPORT of `logger`): text for people, `extra` for programs."""
+    text = str(reason) if isinstance(reason, Crash) else repr(reason)
+    _LOG.error(
+        "supervisor %r: %s\n  child: %r (%r), %s\n  reason: %s",
+        api.self_(),
+        event,
+        None if spec is None else spec.id,
+        pid,
+        "" if spec is None else spec.restart,
+        text,
+        extra={
+            "event": event,
+            "supervisor": api.self_(),
+            "child": pid,
+            "child_id": None if spec is None else spec.id,
+            "exit_reason": text,
+        },
+    )
+
+
+def ask(supervisor: Server, *request: Any) -> Any:
+    """The answer of a supervisor to one of its own requests; raises what it refuses with."""
+    kind, value = call(supervisor, request, timeout=None)
+    if kind == "error":
+        raise value
+    return value
+
+
+class Supervising(GenServer):
+    """What a request to a supervisor becomes: a call of the method `do_<request>`; its errors go to the caller."""
+
+    _is_supervisor = True
+
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        do = getattr(self, f"do_{request[0]}", None) if isinstance(request, tuple) and request else None
+        if do is None:
+            return Reply(("error", ChildError(f"expected a request to a supervisor, got {request!r}")))
+        try:
+            return Reply(("ok", do(state, *request[1:])))
+        except (ActorError, ValueError, TypeError) as error:
+            return Reply(("error", error))
+
+    def handle_cast(self, request: Any, state: Any) -> Any:
+        _LOG.warning("supervisor %r got a cast that it doesn't know: %r", api.self_(), request)
+        return NoReply()
+
+    def too_many(self, pid: Pid | None, spec: ChildSpec) -> Stop:
+        report("reached_max_restart_intensity", pid, spec, "shutdown")
+        return Stop("shutdown")
+
+
+# --- Supervisor -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ChildInfo:
+    """One child, as `which_children` tells it. pid: None when it has ended, or ignored its start."""
+
+    id: Hashable
+    pid: Pid | None
+    type: Literal["worker", "supervisor"]
+    restarting: bool = False
+
+
+@dataclass(slots=True)
+class _Child:
+    spec: ChildSpec
+    pid: Pid | None = None
+    attempt: int = 0  # of the restart that is awaited; 0: none is
+
+
+@dataclass(slots=True)
+class _Tree:
+    """The state of a supervisor."""
+
+    strategy: Strategy
+    auto_shutdown: AutoShutdown
+    intensity: Intensity
+    children: dict[Hashable, _Child] = field(default_factory=dict)  # in start order
+    by_pid: dict[Pid, _Child] = field(default_factory=dict)
+    attempts: int = 0
+
+    def start(self, child: _Child) -> None:
+        child.attempt = 0
+        pid = start_child_of(child.spec)
+        child.pid = pid
+        if pid is not None:
+            self.by_pid[pid] = child
+        elif child.spec.restart == "temporary":
+            self.children.pop(child.spec.id, None)
+
+    def stop(self, child: _Child) -> None:
+        """A temporary child is forgotten then."""
+        child.attempt = 0
+        pid, child.pid = child.pid, None
+        if pid is not None:
+            del self.by_pid[pid]
+            stop_child(pid, child.spec)
+        if child.spec.restart == "temporary":
+            self.children.pop(child.spec.id, None)
+
+    def affected(self, child: _Child) -> list[_Child]:
+        """Who is started anew together with `child`, in start order."""
+        if self.strategy == "one_for_one":
+            return [child]
+        everybody = list(self.children.values())
+        return everybody if self.strategy == "one_for_all" else everybody[everybody.index(child) :]
+
+    def add(self, spec: ChildSpec) -> _Child:
+        if spec.significant and self.auto_shutdown == "never":
+            raise ValueError(f'child {spec.id!r} is significant: expected auto_shutdown to be other than "never"')
+        made = _Child(spec)
+        self.children[spec.id] = made
+        return made
+
+    def find(self, id: Hashable) -> _Child:
+        found = self.children.get(id)
+        if found is None:
+            raise ChildError(
+                f"expected the id of a child, got {id!r}; there are {list(self.children)!r}", reason="not_found"
+            )
+        return found
+
+
+class Supervisor(Supervising):
+    """Keeps its children alive (OTP: the behaviour `supervisor`; the defaults are Elixir's).
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=1):
+    ...     sup = pa.Supervisor.start_link([pa.child(pa.GenServer, 1, name="one"), pa.child(pa.GenServer, 2, id="two")])
+    ...     [info.id for info in pa.Supervisor.which_children(sup)]
+    ['one', 'two']
+
+    It traps exits, and its children spread over the workers. A class of one's own overrides `init` and returns
+    `self.supervise([...], strategy=...)`; it is started by `start_link(Class, ...)`, or is itself a child.
+    """
+
+    @staticmethod
+    def start_link(
+        children: Iterable[Any],
+        *,
+        strategy: Strategy = "one_for_one",
+        max_restarts: int = 3,
+        max_seconds: float = 5.0,
+        auto_shutdown: AutoShutdown = "never",
+        backoff: Backoff | None = None,
+        name: str | None = None,
+    ) -> Pid:
+        """Start a supervisor and its children; returns when all of them are up (OTP: `supervisor:start_link/2,3`).
+
+        Args:
+            children: `child(...)`, a class, or `(class, *args)` each, in the order of their start.
+            strategy: who is started anew with one that ended: "one_for_one" nobody else, "one_for_all" all of them,
+                "rest_for_one" those after it.
+            max_restarts, max_seconds: more restarts in so many seconds, and the supervisor stops its children and
+                ends with `shutdown`. What dies with one worker counts once.
+            auto_shutdown: whether the end, by themselves, of children marked `significant` ends it: "never",
+                "any_significant", "all_significant".
+            backoff: how long to wait before a restart; none by default, as in OTP.
+            name: register it.
+
+        Raises:
+            StartError: a child could not be started; the ones before it have been stopped. The `reason` is
+                `Shutdown(("failed_to_start_child", id, reason))`.
+            ValueError, TypeError: for a spec or an option that doesn't fit, two children of one id, a significant child
+                without `auto_shutdown`.
+        """
+        specs = [spec_of(entry) for entry in children]
+        choices: dict[str, Any] = {
+            "strategy": strategy,
+            "max_restarts": max_restarts,
+            "max_seconds": max_seconds,
+            "auto_shutdown": auto_shutdown,
+            "backoff": backoff,
+        }
+        _tree(specs, **choices)  # a bad one is refused here, where it was written
+        pid = options(name=name).start_link(Supervisor, specs, **choices)
+        assert pid is not None
+        return pid
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        return self.supervise(*args, **kwargs)
+
+    def supervise(
+        self,
+        children: Iterable[Any] = (),
+        *,
+        strategy: Strategy = "one_for_one",
+        max_restarts: int = 3,
+        max_seconds: float = 5.0,
+        auto_shutdown: AutoShutdown = "never",
+        backoff: Backoff | None = None,
+    ) -> Any:
+        """What `init` returns: these children, started in order. Arguments as for `start_link`."""
+        api.trap_exit(True)
+        api.spread_spawns(True)
+        tree = _tree(
+            children,
+            strategy=strategy,
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
+            auto_shutdown=auto_shutdown,
+            backoff=backoff,
+        )
+        for each in list(tree.children.values()):
+            try:
+                tree.start(each)
+            except StartError as error:
+                report("start_error", None, each.spec, error.reason)
+                self.terminate("shutdown", tree)
+                return Stop(Shutdown(("failed_to_start_child", each.spec.id, error.reason)))
+            except BaseException:  # told to end while a child starts
+                self.terminate("shutdown", tree)
+                raise
+        return Ok(tree)
+
+    def handle_info(self, message: Any, state: Any) -> Any:
+        if isinstance(message, Exit):
+            return self._ended(message.pid, message.reason, state)
+        if isinstance(message, tuple) and len(message) == 3 and message[0] == _RESTART:
+            found = state.children.get(message[1])
+            if found is not None and found.attempt == message[2]:
+                return self._start_again(found, state)
+            return NoReply()
+        return super().handle_info(message, state)
+
+    def _ended(self, pid: Pid, reason: Any, tree: _Tree) -> Any:
+        found = tree.by_pid.pop(pid, None)
+        if found is None:
+            return NoReply()  # it was stopped, or never a child
+        found.pid = None
+        spec = found.spec
+        again = spec.restart == "permanent" or (spec.restart == "transient" and not is_orderly(reason))
+        if again or not is_orderly(reason):
+            report("child_terminated", pid, spec, reason)
+        if again:
+            return self._restart(found, pid, reason, tree)
+        if spec.restart == "temporary":
+            del tree.children[spec.id]
+        if spec.significant and (
+            tree.auto_shutdown == "any_significant"
+            or not any(each.spec.significant and (each.pid or each.attempt) for each in tree.children.values())
+        ):
+            return Stop("shutdown")
+        return NoReply()
+
+    def _restart(self, found: _Child, pid: Pid | None, reason: Any, tree: _Tree) -> Any:
+        if not tree.intensity.allows(pid, reason):
+            return self.too_many(pid, found.spec)
+        for each in reversed(tree.affected(found)):
+            if each is not found:
+                tree.stop(each)
+        delay = tree.intensity.delay()
+        if delay:
+            self._try_later(found, tree, delay)
+            return NoReply()
+        return self._start_again(found, tree)
+
+    def _start_again(self, found: _Child, tree: _Tree) -> Any:
+        for each in tree.affected(found):
+            if each.pid is not None:
+                continue  # started by a request meanwhile
+            try:
+                tree.start(each)
+            except StartError as error:
+                report("start_error", None, each.spec, error.reason)
+                if not tree.intensity.allows(None, error.reason):
+                    return self.too_many(None, each.spec)
+                # Its messages come first, an order to stop among them.
+                for other in reversed(tree.affected(each)):
+                    if other is not each:
+                        tree.stop(other)
+                self._try_later(each, tree, tree.intensity.delay())
+                return NoReply()
+        return NoReply()
+
+    def _try_later(self, found: _Child, tree: _Tree, delay: float) -> None:
+        tree.attempts += 1
+        found.attempt = tree.attempts
+        message = (_RESTART, found.spec.id, found.attempt)
+        if delay:
+            api.send_after(delay, api.self_(), message)
+        else:
+            api.send(api.self_(), message)
+
+    def terminate(self, reason: Any, state: Any) -> None:
+        for each in reversed(list(state.children.values())):
+            state.stop(each)
+
+    # --- requests ---
+
+    def do_start_child(self, tree: _Tree, entry: Any) -> Pid | None:
+        spec = spec_of(entry)
+        found = tree.children.get(spec.id)
+        if found is not None:
+            if found.pid is not None:
+                raise ChildError(
+                    f"child {spec.id!r} is running: {found.pid!r}", reason="already_started", target=found.pid
+                )
+            raise ChildError(
+                f"child {spec.id!r} is there, and has ended: restart_child starts it, delete_child forgets it",
+                reason="already_present",
+            )
+        made = tree.add(spec)
+        try:
+            tree.start(made)
+        except BaseException:
+            del tree.children[spec.id]
+            raise
+        return made.pid
+
+    def do_terminate_child(self, tree: _Tree, id: Hashable) -> None:
+        tree.stop(tree.find(id))
+
+    def do_restart_child(self, tree: _Tree, id: Hashable) -> Pid | None:
+        found = tree.find(id)
+        _check_ended(found)
+        tree.start(found)
+        return found.pid
+
+    def do_delete_child(self, tree: _Tree, id: Hashable) -> None:
+        _check_ended(tree.find(id))
+        del tree.children[id]
+
+    def do_which_children(self, tree: _Tree) -> list[ChildInfo]:
+        return [ChildInfo(each.spec.id, each.pid, each.spec.type, each.attempt != 0) for each in tree.children.values()]
+
+    def do_count_children(self, tree: _Tree) -> dict[str, int]:
+        return counted([(each.spec.type, each.pid is not None) for each in tree.children.values()])
+
+    def do_get_childspec(self, tree: _Tree, id: Hashable) -> ChildSpec:
+        found = next((each for each in tree.children.values() if each.pid == id), None) if type(id) is Pid else None
+        return (found or tree.find(id)).spec
+
+    # --- the same for callers ---
+
+    @staticmethod
+    def start_child(supervisor: Server, spec: Any) -> Pid | None:
+        """Add a child, and start it; its pid, None where it ignored the start (OTP: `supervisor:start_child/2`).
+
+        Raises:
+            StartError: it could not be started, and isn't kept.
+            ChildError: there is a child of this id; `reason` is "already_started" (`target` is its pid) or
+                "already_present".
+            NoProc, NodeDown, RemoteError: as `call`.
+        """
+        pid: Pid | None = ask(supervisor, "start_child", spec_of(spec))
+        return pid
+
+    @staticmethod
+    def terminate_child(supervisor: Server, id: Hashable) -> None:
+        """Stop a child; its spec stays, unless it is temporary (OTP: `supervisor:terminate_child/2`).
+
+        Raises:
+            ChildError: there is none of this id; `reason` is "not_found".
+        """
+        ask(supervisor, "terminate_child", id)
+
+    @staticmethod
+    def restart_child(supervisor: Server, id: Hashable) -> Pid | None:
+        """Start a child again that has ended (OTP: `supervisor:restart_child/2`).
+
+        Raises:
+            ChildError: `reason` is "not_found", "running" or "restarting".
+            StartError: it could not be started.
+        """
+        pid: Pid | None = ask(supervisor, "restart_child", id)
+        return pid
+
+    @staticmethod
+    def delete_child(supervisor: Server, id: Hashable) -> None:
+        """Forget a child that has ended (OTP: `supervisor:delete_child/2`).
+
+        Raises:
+            ChildError: `reason` is "not_found", "running" or "restarting".
+        """
+        ask(supervisor, "delete_child", id)
+
+    @staticmethod
+    def which_children(supervisor: Server) -> list[ChildInfo]:
+        """All children, in start order (OTP: `supervisor:which_children/1`)."""
+        found: list[ChildInfo] = ask(supervisor, "which_children")
+        return found
+
+    @staticmethod
+    def count_children(supervisor: Server) -> dict[str, int]:
+        """How many there are: "specs", "active", "supervisors", "workers" (OTP: `supervisor:count_children/1`)."""
+        found: dict[str, int] = ask(supervisor, "count_children")
+        return found
+
+    @staticmethod
+    def get_childspec(supervisor: Server, id: Hashable) -> ChildSpec:
+        """The spec of a child, by its id or pid (OTP: `supervisor:get_childspec/2`).
+
+        Raises:
+            ChildError: there is none; `reason` is "not_found".
+        """
+        found: ChildSpec = ask(supervisor, "get_childspec", id)
+        return found
+
+
+def _tree(
+    children: Iterable[Any],
+    *,
+    strategy: Strategy,
+    max_restarts: int,
+    max_seconds: float,
+    auto_shutdown: AutoShutdown,
+    backoff: Backoff | None,
+) -> _Tree:
+    _one_of("strategy", strategy, ("one_for_one", "one_for_all", "rest_for_one"))
+    _one_of("auto_shutdown", auto_shutdown, ("never", "any_significant", "all_significant"))
+    tree = _Tree(strategy, auto_shutdown, Intensity(max_restarts, max_seconds, backoff))
+    for entry in children:
+        spec = spec_of(entry)
+        if spec.id in tree.children:
+            raise ValueError(f"expected each child to have an id of its own, got {spec.id!r} twice: give child(id=...)")
+        tree.add(spec)
+    return tree
+
+
+def _check_ended(found: _Child) -> None:
+    if found.pid is not None:
+        raise ChildError(
+            f"child {found.spec.id!r} is running: {found.pid!r}; terminate_child stops it", reason="running"
+        )
+    if found.attempt:
+        raise ChildError(f"child {found.spec.id!r} is being restarted", reason="restarting")
+
+
+def counted(children: list[tuple[str, bool]]) -> dict[str, int]:
+    """What count_children tells of children: (their type, whether they are alive) each."""
+    supervisors = sum(type == "supervisor" for type, _ in children)
+    return {
+        "specs": len(children),
+        "active": sum(alive for _, alive in children),
+        "supervisors": supervisors,
+        "workers": len(children) - supervisors,
+    }

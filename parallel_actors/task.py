@@ -1,0 +1,373 @@
+"""Task: one function in a process of its own, and its result (Elixir's `Task`).
+
+    async_ -> launch(_run): the task is linked and monitored -> it sends (ref, result) to `ref`, an alias of its owner
+    await_ -> the first of (ref, result), Down(ref, ...)
+
+Whoever waits takes the answer that was sent before the end, or else the reason of the end: nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from types import CoroutineType
+from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
+
+from parallel_actors.gen_server import failed_with, launch, watched
+from parallel_actors.request import Done, Failed, Pending
+from parallel_actors.workers import api
+from parallel_actors.workers.errors import CallTimeout
+from parallel_actors.workers.ident import Pid, Ref
+from parallel_actors.workers.patterns import ANY
+from parallel_actors.workers.reasons import Down, Exit
+
+__all__ = ["Task", "callers"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+V = TypeVar("V")
+
+_CALLERS = "$callers"
+
+
+def callers() -> tuple[Pid, ...]:
+    """The pids on whose behalf the calling process works, the nearest first (Elixir: `$callers`).
+
+    A task's owner and its callers; for a task of a supervisor it isn't the parent. Empty for what is no task.
+    """
+    found: tuple[Pid, ...] = api.process_dict().get(_CALLERS, ())
+    return found
+
+
+def on_behalf() -> tuple[Pid, ...]:
+    """What `callers` says in a task that the calling process starts."""
+    return (api.self_(), *callers())
+
+
+def run(ref: Ref, behalf: tuple[Pid, ...], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Be a task: call the function, and send its result to `ref`."""
+    api.process_dict()[_CALLERS] = behalf
+    result = function(*args, **kwargs)
+    if type(result) is CoroutineType:
+        return _answer(ref, result)
+    api.send(ref, (ref, result))
+    return None
+
+
+async def _answer(ref: Ref, result: Coroutine[Any, Any, Any]) -> None:
+    api.send(ref, (ref, await result))
+
+
+def _run_launched(
+    ref: Ref, linked: bool, behalf: tuple[Pid, ...], function: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
+    if linked:
+        watched(ref)
+    return run(ref, behalf, function, args, kwargs)
+
+
+def run_alone(behalf: tuple[Pid, ...], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    api.process_dict()[_CALLERS] = behalf
+    return function(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Pending[T]):
+    """A function that runs in a process of its own (Elixir: `Task`); made by `Task.async_`, for the caller alone.
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=2):
+    ...     tasks = [pa.Task.async_(pow, 2, n) for n in range(4)]
+    ...     [task.await_() for task in tasks]
+    [1, 2, 4, 8]
+
+    Fields:
+        pid: the process.
+        ref: what its answer and its end come with.
+        owner: who started it, and alone may wait for it.
+    """
+
+    # --- start ---
+
+    @overload
+    @staticmethod
+    def async_(function: Callable[P, Coroutine[Any, Any, V]], /, *args: P.args, **kwargs: P.kwargs) -> Task[V]: ...
+    @overload
+    @staticmethod
+    def async_(function: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> Task[V]: ...
+    @staticmethod
+    def async_(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """Have a process, linked to the caller, call `function`, and go on (Elixir: `Task.async/1,3`).
+
+        `await_`, `yield_` or `shutdown` it: its answer waits in the mailbox otherwise. If it fails, so does the caller,
+        as by any link. An `async def` runs as an async body. Tasks spread over the workers, the least loaded first.
+
+        Raises:
+            NotPicklable: for a function or arguments that can't leave their process.
+        """
+        return start(function, args, kwargs, linked=True)
+
+    @staticmethod
+    def start(function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
+        """Have a process call `function`, whose result nobody wants (Elixir: `Task.start/1,3`)."""
+        return api.spawn(run_alone, on_behalf(), function, args, kwargs)
+
+    @staticmethod
+    def start_link(function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
+        """As `start`, linked to the caller: for a supervisor's child, say (Elixir: `Task.start_link/1,3`)."""
+        return api.spawn_link(run_alone, on_behalf(), function, args, kwargs)
+
+    # --- wait ---
+
+    def await_(self, timeout: float | None = 5.0) -> T:
+        """The result (Elixir: `Task.await/2`). Once.
+
+        Args:
+            timeout: seconds to wait at most; None: until it ends.
+
+        Raises:
+            CallTimeout: it takes longer. It runs on, and its answer is dropped; uncaught, this ends the caller, and by
+                its link the task.
+            RemoteError: it ended without a result (and the caller traps exits, or isn't linked).
+            NodeDown: its worker died.
+            ActorError: the caller isn't its owner.
+        """
+        answer = self._wait(timeout)
+        if answer is None:
+            self._forget()
+            raise CallTimeout(
+                f"task {self.pid!r} has no result after {timeout} s\n"
+                "  it runs on unless the caller ends; shutdown() ends it",
+                target=self.pid,
+                elapsed=timeout,
+            )
+        return self._result(answer)
+
+    def yield_(self, timeout: float | None = 5.0) -> Done[T] | Failed | None:
+        """Look whether it has ended: what with, or None if it hasn't within the time (Elixir: `Task.yield/2`)."""
+        answer = self._wait(timeout)
+        return None if answer is None else self._ended(answer)
+
+    def shutdown(self, timeout: float | Literal["brutal_kill"] | None = 5.0) -> Done[T] | Failed | None:
+        """End it: its result if it came to one, `Failed` if it failed before, else None (Elixir: `Task.shutdown/2`).
+
+        Args:
+            timeout: seconds from the exit signal `shutdown` to the kill; "brutal_kill": none; None: no kill.
+        """
+        self._check_owner()
+        api.unlink(self.pid)
+        api.receive(Exit(self.pid, ANY), timeout=0, default=None)
+        kill = timeout == "brutal_kill"
+        answer = self._wait(0)
+        if answer is None:
+            api.exit(self.pid, "kill" if kill else "shutdown")
+            answer = self._wait(None if kill else cast("float | None", timeout))
+        if answer is None:
+            api.exit(self.pid, "kill")
+            answer = self._wait(None)
+        ended = self._ended(answer)
+        # An end that was asked for is no failure.
+        return None if isinstance(ended, Failed) and ended.reason in ("shutdown", "killed", "noproc") else ended
+
+    def ignore(self) -> Done[T] | Failed | None:
+        """Let it run on by itself, unlinked: what it has ended with if it has, else None (Elixir: `Task.ignore/1`)."""
+        self._check_owner()
+        api.unlink(self.pid)
+        api.receive(Exit(self.pid, ANY), timeout=0, default=None)
+        answer = self._wait(0)
+        if answer is not None:
+            return self._ended(answer)
+        self._forget()
+        return None
+
+    @staticmethod
+    def await_many(tasks: Iterable[Task[T]], timeout: float | None = 5.0) -> list[T]:
+        """The results of all, in order, within one time (Elixir: `Task.await_many/2`). Raises as `await_`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        return [each.await_(None if until is None else max(0.0, until - time.monotonic())) for each in tasks]
+
+    @staticmethod
+    def yield_many(tasks: Iterable[Task[T]], timeout: float | None = 5.0) -> list[Done[T] | Failed | None]:
+        """What each has ended with, None for those that haven't within the one time (Elixir: `Task.yield_many/2`)."""
+        until = None if timeout is None else time.monotonic() + timeout
+        return [each.yield_(None if until is None else max(0.0, until - time.monotonic())) for each in tasks]
+
+    # --- many ---
+
+    @overload
+    @staticmethod
+    def async_stream(
+        function: Callable[[V], T],
+        items: Iterable[V],
+        /,
+        *,
+        max_concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: float | None = 5.0,
+        on_timeout: Literal["exit"] = "exit",
+    ) -> Iterator[T]: ...
+    @overload
+    @staticmethod
+    def async_stream(
+        function: Callable[[V], T],
+        items: Iterable[V],
+        /,
+        *,
+        max_concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: float | None = 5.0,
+        on_timeout: Literal["kill_task"],
+    ) -> Iterator[Done[T] | Failed]: ...
+    @staticmethod
+    def async_stream(
+        function: Callable[[Any], Any],
+        items: Iterable[Any],
+        /,
+        *,
+        max_concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: float | None = 5.0,
+        on_timeout: Literal["exit", "kill_task"] = "exit",
+    ) -> Iterator[Any]:
+        """The results of `function(item)` for each item, each in a task (Elixir: `Task.async_stream/3,5`).
+
+        Lazy: items are taken as results are, so that never more than `max_concurrency` tasks are under way or have a
+        result waiting. Leaving the loop ends the tasks that are left.
+
+        >>> import parallel_actors as pa
+        >>> with pa.ActorSystem(workers=2):
+        ...     list(pa.Task.async_stream(abs, [-1, -2, -3], max_concurrency=2))
+        [1, 2, 3]
+
+        Args:
+            max_concurrency: by default as many as there are workers.
+            ordered: give results in the order of the items; otherwise as they come.
+            timeout: seconds for each item; None: any time.
+            on_timeout: "exit": raise CallTimeout in the caller; "kill_task": kill the task, and give
+                `Failed("timeout")`; results come as `Done(value)` then.
+
+        Raises:
+            As `await_`, at the item concerned, and what `items` raises.
+        """
+        if on_timeout not in ("exit", "kill_task"):
+            raise ValueError(f'expected on_timeout to be "exit" or "kill_task", got {on_timeout!r}')
+        wrapped = on_timeout == "kill_task"
+        return stream(
+            lambda item: start(function, (item,), {}, linked=True),
+            items,
+            max_concurrency,
+            ordered=ordered,
+            timeout=timeout,
+            kill=wrapped,
+            wrapped=wrapped,
+        )
+
+    def _what(self) -> str:
+        return f"task {self.pid!r}"
+
+
+def start(function: Callable[..., Any], args: Any, kwargs: Any, *, linked: bool) -> Task[Any]:
+    """`Task.async_`, linked or not."""
+    if not callable(function):
+        raise TypeError(f"expected a function to run as a task, got {function!r} ({type(function).__name__})")
+    pid, ref = launch(linked, _run_launched, (on_behalf(), function, args, kwargs), {})
+    return Task(pid, ref, api.self_())
+
+
+def stream(
+    begin: Callable[[Any], Task[Any]],
+    items: Iterable[Any],
+    max_concurrency: int | None,
+    *,
+    ordered: bool,
+    timeout: float | None,
+    kill: bool,
+    wrapped: bool,
+) -> Iterator[Any]:
+    """What `async_stream` gives; `begin` starts the task of an item."""
+    most = api.worker_count() if max_concurrency is None else max_concurrency
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ValueError(f"expected max_concurrency to be a whole number from 1, got {max_concurrency!r}")
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"expected timeout to be a number of seconds or None, got {timeout!r}")
+    return _stream(begin, iter(items), most, ordered=ordered, timeout=timeout, kill=kill, wrapped=wrapped)
+
+
+@dataclass(slots=True)
+class _Item:
+    task: Task[Any]
+    until: float | None
+    ended: Done[Any] | Failed | None = None
+
+
+def _stream(
+    begin: Callable[[Any], Task[Any]],
+    items: Iterator[Any],
+    most: int,
+    *,
+    ordered: bool,
+    timeout: float | None,
+    kill: bool,
+    wrapped: bool,
+) -> Iterator[Any]:
+    window: deque[_Item] = deque()  # begun, in order, their results not yet given
+    running: dict[Ref, _Item] = {}
+    more = True
+    try:
+        while True:
+            while more and len(window) < most:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    more = False
+                    break
+                begun = _Item(begin(item), None if timeout is None else time.monotonic() + timeout)
+                window.append(begun)
+                running[begun.task.ref] = begun
+            if not window:
+                return
+            ready = window[0] if window[0].ended is not None or ordered else None
+            if ready is None:
+                ready = next((each for each in window if each.ended is not None), None)
+            if ready is None or ready.ended is None:
+                _next_end(window, running, timeout, kill=kill)
+                continue
+            window.remove(ready)
+            if wrapped:
+                yield ready.ended
+            elif isinstance(ready.ended, Failed):
+                raise failed_with(f"task {ready.task.pid!r}", ready.ended.reason, ready.task.pid)
+            else:
+                yield ready.ended.value
+    finally:
+        for each in running.values():
+            each.task.shutdown("brutal_kill")
+
+
+def _next_end(window: deque[_Item], running: dict[Ref, _Item], timeout: float | None, *, kill: bool) -> None:
+    """Wait for one more task to end, or for its time to be up."""
+    first = min(running.values(), key=lambda each: each.until or 0.0) if timeout is not None else None
+    seconds = None if first is None or first.until is None else max(0.0, first.until - time.monotonic())
+
+    def concerns_us(message: Any) -> bool:
+        if type(message) is tuple:
+            return len(message) == 2 and type(message[0]) is Ref and message[0] in running
+        return type(message) is Down and message.ref in running
+
+    answer = api.receive(concerns_us, timeout=seconds, default=None)
+    if answer is not None:
+        ref = answer.ref if isinstance(answer, Down) else answer[0]
+        each = running.pop(ref)
+        each.ended = each.task._ended(answer)
+        return
+    assert first is not None
+    if not kill:
+        raise CallTimeout(
+            f"task {first.task.pid!r} has no result after {timeout} s, and ends with the others of its stream",
+            target=first.task.pid,
+            elapsed=timeout,
+        )
+    del running[first.task.ref]
+    first.ended = first.task.shutdown("brutal_kill") or Failed("timeout")

@@ -1,0 +1,83 @@
+"""What type checkers say of typed actors, servers and tasks: mypy strict and pyright read this file (S7.1).
+
+`assert_type` shows what passes. A line that must fail carries a `type: ignore`, which both refuse where nothing is
+wrong (mypy: warn_unused_ignores; pyright: the comment below).
+"""
+# pyright: reportUnnecessaryTypeIgnoreComment=error
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+from typing import Any, assert_type
+
+import pytest
+
+import parallel_actors as pa
+from contract import contract
+from test_actor import Counter
+
+
+class Stack(pa.GenServer):
+    def init(self, items: list[int]) -> Any:
+        return items
+
+
+def names(count: int) -> list[str]:
+    return [str(count)]
+
+
+def what_passes() -> None:
+    counter = pa.start_link(Counter, 0)
+    assert_type(counter, Counter)
+    assert_type(pa.start(Counter), Counter)
+    assert_type(pa.options(worker=1).start_link(Counter, 1), Counter)
+    assert_type(pa.start_monitor(Counter, 1), tuple[Counter, pa.Ref])
+    assert_type(counter.value(), int)
+    assert_type(counter.add(2, times=3), int)
+    assert_type(counter.slowly(1), int)
+    assert_type(counter.next_value(), int)
+    assert_type(counter.through_another(3), int)
+    assert_type(counter.value.options(timeout=0.5)(), int)
+    assert_type(counter.value.request(), pa.Request[int])
+    assert_type(counter.value.request().wait(1.0), int)
+    assert_type(counter.value.aio(), Coroutine[Any, Any, int])
+    counter.bump()
+    counter.bump(by=2)
+    pa.send(counter, "x")
+    pa.monitor(counter)
+    stack = pa.start_link(Stack, [1])
+    pa.cast(stack, 1)
+    pa.call(stack, "pop", timeout=1.0)
+    task = pa.Task.async_(names, 3)
+    assert_type(task, pa.Task[list[str]])
+    assert_type(task.await_(), list[str])
+    assert_type(task.yield_(), pa.Done[list[str]] | pa.Failed | None)
+    assert_type(pa.Task.async_stream(names, [1, 2]), Iterator[list[str]])
+
+
+async def what_is_awaited(counter: Counter) -> None:
+    assert_type(await counter.value.aio(), int)
+    assert_type(await counter.add.request(1), int)
+
+
+def what_fails(counter: Counter) -> None:
+    counter.bump("two")  # type: ignore[arg-type]
+    counter.bump(2, 3)  # type: ignore[call-arg]
+    counter.add(by="two")  # type: ignore[arg-type]
+    counter.vlaue()  # type: ignore[attr-defined]
+    counter.value.options(timeout="soon")  # type: ignore[arg-type]
+    counter.value.request(1)  # type: ignore[call-arg]
+    counter.through_another()  # type: ignore[call-arg]
+    pa.start_link(Counter, "zero")  # type: ignore[call-overload]
+    pa.start_link(Counter, 0, 1)  # type: ignore[call-overload]
+    pa.options(worker=1).start(Counter, "zero")  # type: ignore[call-overload]
+    pa.Task.async_(names, "3")  # type: ignore[arg-type]
+    pa.Task.async_(names)  # type: ignore[call-arg]
+
+
+@contract("S7.1", partly=True)
+def test_the_types_are_those_of_the_page() -> None:
+    """Nothing runs: `tox -e types` reads the functions above."""
+    assert [function.__name__ for function in (what_passes, what_is_awaited, what_fails)]
+    with pytest.raises(pa.NotRunning):
+        what_passes()

@@ -1,0 +1,378 @@
+"""Tasks: one function, one process, one result (S8.5, S8.4); their callers (S1.12)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import parallel_actors as pa
+from contract import contract
+from leaks import eventually
+from puppets import WAIT, mail, park, puppet
+
+
+@pytest.fixture
+def me(node: pa.ActorSystem) -> Iterator[pa.Pid]:
+    """The test's own process, which outlives its tasks."""
+    pa.trap_exit(True)
+    yield pa.self_()
+    pa.trap_exit(False)
+
+
+@pytest.fixture
+def jobs(me: pa.Pid) -> pa.Pid:
+    return pa.TaskSupervisor.start_link()
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+def leave(reason: Any) -> None:
+    raise pa.ProcessExit(reason)
+
+
+async def double(number: int) -> int:
+    await pa.asleep(0)
+    return 2 * number
+
+
+def settled() -> list[Any]:
+    """What is in the mailbox besides the ends of linked tasks."""
+    return [message for message in mail() if not isinstance(message, pa.Exit)]
+
+
+# --- one task ---------------------------------------------------------------------------------------------------------
+
+
+@contract("S8.5")
+def test_a_task_gives_its_result_once(me: pa.Pid) -> None:
+    tasks = [pa.Task.async_(pow, 2, n) for n in range(20)]
+    assert {task.pid.worker for task in tasks} == {0, 1}
+    assert [task.await_(WAIT) for task in reversed(tasks)] == [2**n for n in reversed(range(20))]
+    assert settled() == []
+    assert pa.Task.async_(double, 4).await_(WAIT) == 8
+    # Asked again it is gone: the process is dead and nothing waits.
+    with pytest.raises(pa.CallTimeout):
+        tasks[0].await_(0.01)
+
+
+@contract("S8.5")
+def test_only_its_owner_may_wait(me: pa.Pid) -> None:
+    task = pa.Task.async_(park)
+    other = puppet(1)
+    for call in (task.await_, task.yield_, task.shutdown, task.ignore):
+        with pytest.raises(pa.ActorError, match="who asked, to wait for the answer"):
+            other.do(call)
+    assert task.shutdown("brutal_kill") is None
+
+
+@contract("S8.5")
+def test_a_time_out_exits_the_caller_and_drops_what_comes_late(me: pa.Pid) -> None:
+    slow = pa.Task.async_(ask_and_return, me)
+    with pytest.raises(pa.CallTimeout, match=r"no result after 0.01 s") as caught:
+        slow.await_(0.01)
+    assert (caught.value.target, caught.value.elapsed) == (slow.pid, 0.01)
+    pa.send(slow.pid, "go on")
+    assert pa.receive(pa.Exit(slow.pid, pa.ANY), timeout=WAIT).reason == "normal"
+    assert mail() == []
+    # Uncaught it ends the caller, and the caller the task.
+    caller, ref = pa.spawn_monitor(await_parked, me)
+    task = pa.receive(pa.Pid, timeout=WAIT)
+    reason = pa.receive(pa.Down(ref, caller, pa.ANY), timeout=WAIT).reason
+    assert reason.type.endswith("CallTimeout")
+    eventually(lambda: not pa.is_alive(task), "it is linked to its owner")
+
+
+def ask_and_return(asker: pa.Pid) -> str:
+    pa.receive("go on")
+    return "late"
+
+
+def await_parked(asker: pa.Pid) -> None:
+    task = pa.Task.async_(park)
+    pa.send(asker, task.pid)
+    task.await_(0.01)
+
+
+@contract("S8.5", "S10.1", partly=True)
+def test_a_failure_is_told_with_its_reason(me: pa.Pid) -> None:
+    task = pa.Task.async_(fail, "what for")
+    with pytest.raises(pa.RemoteError, match="what for") as caught:
+        task.await_(WAIT)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.remote_traceback is not None
+    assert isinstance(pa.receive(pa.Exit(task.pid, pa.ANY), timeout=WAIT).reason, pa.Crash)
+    with pytest.raises(pa.RemoteError, match="ended: gone"):
+        pa.Task.async_(leave, "gone").await_(WAIT)
+    with pytest.raises(pa.RemoteError, match="lock"):
+        pa.Task.async_(make_lock).await_(WAIT)  # a result that can't travel
+    assert settled() == []
+
+
+def make_lock() -> Any:
+    import threading
+
+    return threading.Lock()
+
+
+@contract("S8.5", partly=True)
+def test_a_failure_ends_an_owner_that_does_not_trap_exits(me: pa.Pid) -> None:
+    owner, ref = pa.spawn_monitor(own_a_failure)
+    assert pa.receive(pa.Down(ref, owner, pa.ANY), timeout=WAIT).reason.text == "taken along"
+
+
+def own_a_failure() -> None:
+    pa.Task.async_(fail, "taken along")
+    park()
+
+
+@contract("S8.5", "S1.6", partly=True)
+def test_tasks_of_async_bodies_are_awaited(me: pa.Pid) -> None:
+    async def body() -> None:
+        task: pa.Task[int] = pa.Task.async_(double, 21)
+        pa.send(me, ("sum", await task))
+
+    pa.spawn(body)
+    assert pa.receive(("sum", int), timeout=WAIT) == ("sum", 42)
+
+
+@contract("S8.5", partly=True)
+def test_yield_says_what_there_is(me: pa.Pid) -> None:
+    slow = pa.Task.async_(ask_and_return, me)
+    assert slow.yield_(0.01) is None
+    pa.send(slow.pid, "go on")
+    assert slow.yield_(WAIT) == pa.Done("late")
+    failed = pa.Task.async_(leave, "gone").yield_(WAIT)
+    assert failed == pa.Failed("gone")
+    assert settled() == []
+
+
+@contract("S8.5", partly=True)
+def test_shutdown_gives_a_result_that_came(me: pa.Pid) -> None:
+    done = pa.Task.async_(int)
+    eventually(lambda: not pa.is_alive(done.pid), "it has ended")
+    assert done.shutdown() == pa.Done(0)
+    failed = pa.Task.async_(leave, "gone")
+    eventually(lambda: not pa.is_alive(failed.pid), "it has ended")
+    assert failed.shutdown() == pa.Failed("gone")
+    for timeout in (WAIT, "brutal_kill", None):
+        task = pa.Task.async_(park)
+        assert task.shutdown(timeout) is None  # type: ignore[arg-type]
+        assert not pa.is_alive(task.pid)
+    stubborn = pa.Task.async_(trap_and_park, me)
+    assert pa.receive("trapping", timeout=WAIT) == "trapping"
+    assert stubborn.shutdown(0.01) is None
+    assert not pa.is_alive(stubborn.pid)
+    assert mail() == []
+
+
+def trap_and_park(asker: pa.Pid) -> None:
+    pa.trap_exit(True)
+    pa.send(asker, "trapping")
+    park()
+
+
+@contract("S8.5", partly=True)
+def test_an_ignored_task_runs_on_by_itself(me: pa.Pid) -> None:
+    task = pa.Task.async_(ask_and_return, me)
+    assert task.ignore() is None
+    pa.send(task.pid, "go on")
+    eventually(lambda: not pa.is_alive(task.pid), "it ends")
+    assert mail() == []
+
+
+@contract("S8.5", partly=True)
+def test_many_at_once(me: pa.Pid) -> None:
+    tasks = [pa.Task.async_(double, n) for n in range(5)]
+    assert pa.Task.await_many(tasks, WAIT) == [0, 2, 4, 6, 8]
+    mixed = [pa.Task.async_(double, 1), pa.Task.async_(leave, "gone"), pa.Task.async_(park)]
+    eventually(lambda: not pa.is_alive(mixed[1].pid) and not pa.is_alive(mixed[0].pid), "two have ended")
+    assert pa.Task.yield_many(mixed, 0.01) == [pa.Done(2), pa.Failed("gone"), None]
+    mixed[2].shutdown()
+    assert settled() == []
+
+
+@contract("S8.5", partly=True)
+def test_a_task_whose_result_nobody_wants(me: pa.Pid) -> None:
+    pa.Task.start(pa.send, me, "started")
+    assert pa.receive("started", timeout=WAIT) == "started"
+    linked = pa.Task.start_link(fail, "linked")
+    assert pa.receive(pa.Exit(linked, pa.ANY), timeout=WAIT).reason.text == "linked"
+
+
+@contract("S1.12", "S8.5", partly=True)
+def test_callers_are_those_on_whose_behalf_a_task_works(me: pa.Pid, jobs: pa.Pid) -> None:
+    assert pa.callers() == ()
+    for task in (pa.Task.async_(callers_of_a_task), pa.TaskSupervisor.async_nolink(jobs, callers_of_a_task)):
+        mine, inner, pid = task.await_(WAIT)
+        assert mine == (me,)
+        assert inner == (pid, me)
+    assert pa.ancestors() == ()
+    parents = pa.TaskSupervisor.async_(jobs, pa.ancestors).await_(WAIT)
+    assert parents == (jobs, me)
+
+
+def callers_of_a_task() -> Any:
+    return pa.callers(), pa.Task.async_(pa.callers).await_(WAIT), pa.self_()
+
+
+@contract("S10.1", partly=True)
+def test_what_is_no_function_is_refused(me: pa.Pid, jobs: pa.Pid) -> None:
+    for refused in (
+        lambda: pa.Task.async_(5),  # type: ignore[arg-type]
+        lambda: pa.TaskSupervisor.async_nolink(jobs, 5),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match="expected a function to run as a task, got 5"):
+            refused()
+    with pytest.raises(pa.NotPicklable):
+        pa.Task.async_(print, make_lock())
+    with pytest.raises(ValueError, match="max_concurrency"):
+        pa.Task.async_stream(abs, [], max_concurrency=0)
+    with pytest.raises(ValueError, match="on_timeout"):
+        pa.Task.async_stream(abs, [], on_timeout="no")  # type: ignore[call-overload]
+    assert mail() == []
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def sleepy(seconds: float) -> float:
+    pa.sleep(seconds)
+    return seconds
+
+
+@contract("S8.5")
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_a_stream_keeps_the_order_of_its_items(me: pa.Pid, most: int) -> None:
+    delays = [0.02, 0.0, 0.01, 0.0, 0.0]
+    assert list(pa.Task.async_stream(sleepy, delays, max_concurrency=most)) == delays
+    assert list(pa.Task.async_stream(double, range(50), max_concurrency=most)) == [2 * n for n in range(50)]
+    assert list(pa.Task.async_stream(abs, [])) == []
+    assert settled() == []
+
+
+@contract("S8.5")
+def test_a_stream_without_order_gives_what_is_ready(me: pa.Pid) -> None:
+    found = pa.Task.async_stream(wait_for_word, [me, None, None], max_concurrency=3, ordered=False)
+    assert [next(found), next(found)] == [None, None]
+    pa.send("waiter", "go on")
+    assert next(found) == me
+    assert list(found) == []
+    assert settled() == []
+
+
+def wait_for_word(asker: pa.Pid | None) -> pa.Pid | None:
+    if asker is not None:
+        pa.register("waiter", pa.self_())
+        pa.receive("go on")
+    return asker
+
+
+@contract("S8.5")
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_stream_is_lazy_and_bounded(me: pa.Pid, ordered: bool) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for n in range(10**9):
+            taken.append(n)
+            yield n
+
+    stream = pa.Task.async_stream(abs, items(), max_concurrency=4, ordered=ordered)
+    assert taken == []
+    for n in range(10):
+        next(stream)
+        assert len(taken) <= n + 4
+    stream.close()  # type: ignore[attr-defined]
+    eventually(lambda: pa.processes() == [me], "nothing is left of it")
+    assert settled() == []
+
+
+@contract("S8.5", partly=True)
+def test_the_time_of_each_item(me: pa.Pid) -> None:
+    with pytest.raises(pa.CallTimeout, match="no result after"):
+        list(pa.Task.async_stream(sleepy, [0.0, 1000.0, 1000.0], timeout=0.05, max_concurrency=3))
+    eventually(lambda: pa.processes() == [me], "the others end with it")
+    killed = list(pa.Task.async_stream(sleepy, [0.0, 1000.0, 0.0], timeout=0.5, on_timeout="kill_task"))
+    assert killed == [pa.Done(0.0), pa.Failed("timeout"), pa.Done(0.0)]
+    assert settled() == []
+
+
+@contract("S8.5", partly=True)
+def test_a_failure_in_a_stream(me: pa.Pid, jobs: pa.Pid) -> None:
+    stream = pa.Task.async_stream(int, ["1", "x", "3"], max_concurrency=1)
+    assert next(stream) == 1
+    with pytest.raises(pa.RemoteError, match="invalid literal"):
+        next(stream)
+    ends = list(pa.TaskSupervisor.async_stream_nolink(jobs, int, ["1", "x", "3"]))
+    assert ends[::2] == [pa.Done(1), pa.Done(3)]
+    assert isinstance(ends[1], pa.Failed)
+    assert ends[1].reason.type == "ValueError"
+    assert list(pa.TaskSupervisor.async_stream(jobs, int, ["1", "2"])) == [1, 2]
+    assert settled() == []
+
+
+# --- TaskSupervisor ---------------------------------------------------------------------------------------------------
+
+
+@contract("S8.4", "S8.5")
+def test_supervised_tasks(me: pa.Pid, jobs: pa.Pid) -> None:
+    assert pa.TaskSupervisor.async_(jobs, double, 3).await_(WAIT) == 6
+    failed = pa.TaskSupervisor.async_nolink(jobs, fail, "not mine").yield_(WAIT)
+    assert isinstance(failed, pa.Failed)
+    assert failed.reason.text == "not mine"
+    assert settled() == []
+    linked = pa.TaskSupervisor.async_(jobs, fail, "mine")
+    assert pa.receive(pa.Exit(linked.pid, pa.ANY), timeout=WAIT).reason.text == "mine"
+    eventually(lambda: pa.TaskSupervisor.children(jobs) == [], "they are forgotten")
+    assert pa.is_alive(jobs)
+
+
+@contract("S8.4", "S8.5", partly=True)
+def test_a_supervisor_of_tasks_ends_them(me: pa.Pid) -> None:
+    jobs = pa.TaskSupervisor.start_link(max_children=2, name="jobs")
+    task = pa.TaskSupervisor.async_nolink("jobs", park)
+    pid = pa.TaskSupervisor.start_child("jobs", trap_and_park, me, shutdown=0.01)
+    assert pa.receive("trapping", timeout=WAIT) == "trapping"
+    assert set(pa.TaskSupervisor.children("jobs")) == {task.pid, pid}
+    with pytest.raises(pa.ChildError) as caught:
+        pa.TaskSupervisor.async_nolink("jobs", park)
+    assert caught.value.reason == "max_children"
+    pa.stop(jobs, "shutdown", timeout=WAIT)
+    assert task.yield_(WAIT) == pa.Failed("shutdown")
+    assert not pa.is_alive(pid)
+
+
+@contract("S8.5", partly=True)
+def test_a_task_whose_owner_ends_before_it_begins_never_runs(me: pa.Pid, jobs: pa.Pid) -> None:
+    for _ in range(20):
+        owner, ref = pa.options(worker=1).spawn_monitor(begin_and_end, jobs, me)
+        pa.exit(owner, "kill")
+        assert pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason in ("killed", "normal", "noproc")
+    eventually(lambda: pa.TaskSupervisor.children(jobs) == [], "none of them waits for ever")
+
+
+def begin_and_end(jobs: pa.Pid, asker: pa.Pid) -> None:
+    pa.TaskSupervisor.async_nolink(jobs, time.perf_counter)
+
+
+@contract("S8.5", "S8.1", partly=True)
+def test_a_transient_task_is_run_again(me: pa.Pid, jobs: pa.Pid) -> None:
+    pa.TaskSupervisor.start_child(jobs, fail_once, me, restart="transient")
+    first = pa.receive(pa.Pid, timeout=WAIT)
+    pa.send(first, "fail")
+    second = pa.receive(pa.Pid, timeout=WAIT)
+    assert second != first
+    pa.send(second, "return")
+    eventually(lambda: pa.TaskSupervisor.children(jobs) == [], "it has returned")
+    assert pa.is_alive(jobs)
+
+
+def fail_once(asker: pa.Pid) -> None:
+    pa.send(asker, pa.self_())
+    if pa.receive() == "fail":
+        raise ValueError("once")
