@@ -17,11 +17,23 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, over
 from parallel_actors.gen_server import Defaults, NoReply, Reply, cast, reply
 from parallel_actors.gen_server import call as call_server
 from parallel_actors.request import Request, send_request
-from parallel_actors.workers.api import self_
+from parallel_actors.workers.api import self_, whereis
+from parallel_actors.workers.errors import NotRegistered
 from parallel_actors.workers.ident import Pid
 from parallel_actors.workers.patterns import matches
 
-__all__ = ["Actor", "ActorRef", "BoundCall", "BoundCast", "CallMethod", "CastMethod", "ReplyTo", "call_later", "info"]
+__all__ = [
+    "Actor",
+    "ActorRef",
+    "BoundCall",
+    "BoundCast",
+    "CallMethod",
+    "CastMethod",
+    "ReplyTo",
+    "call_later",
+    "info",
+    "ref",
+]
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -35,7 +47,7 @@ class _Method:
     """A method that other processes may use."""
 
     def __init__(self, function: Callable[..., Any], *, later: bool = False) -> None:
-        if not callable(function) or isinstance(function, (staticmethod, classmethod)):
+        if not callable(function):
             raise TypeError(f"expected a method of an Actor to decorate, got {function!r}")
         self.function = function
         self.later = later
@@ -44,10 +56,8 @@ class _Method:
         self.__wrapped__ = function
 
     def __set_name__(self, owner: type, name: str) -> None:
-        if name.startswith("_") or name in _OWN:
-            raise TypeError(
-                f"expected the name of a call or cast to be a public one that references have free, got {name!r}"
-            )
+        if name.startswith("_"):
+            raise TypeError(f"expected the name of a call or cast to be a public one, got {name!r}")
         self.name = name
 
 
@@ -76,48 +86,48 @@ class CastMethod(_Method, Generic[P]):
 class BoundCall(Generic[P, R]):
     """A call of one actor: `counter.value`."""
 
-    __slots__ = ("_name", "_pid", "_timeout")
+    __slots__ = ("_address", "_name", "_timeout")
 
-    def __init__(self, pid: Pid, name: str, timeout: float | None = 5.0) -> None:
-        self._pid = pid
+    def __init__(self, address: Pid | str, name: str, timeout: float | None = 5.0) -> None:
+        self._address = address
         self._name = name
         self._timeout = timeout
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it, and wait for the result. Raises as `parallel_actors.call`."""
-        return call_server(self._pid, (self._name, args, kwargs), self._timeout)  # type: ignore[no-any-return]
+        return call_server(self._address, (self._name, args, kwargs), self._timeout)  # type: ignore[no-any-return]
 
     def options(self, *, timeout: float | None) -> BoundCall[P, R]:
         """The same with another time-out: seconds, or None for as long as the actor lives."""
-        return BoundCall(self._pid, self._name, timeout)
+        return BoundCall(self._address, self._name, timeout)
 
     def request(self, *args: P.args, **kwargs: P.kwargs) -> Request[R]:
         """Call it, and wait later: `request.wait(timeout)`."""
-        return send_request(self._pid, (self._name, args, kwargs))
+        return send_request(self._address, (self._name, args, kwargs))
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it from an `async def` body, or from asyncio in a program with an `ActorSystem`: `await` this."""
         return await self.request(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<call {self._name} of {self._pid!r}>"
+        return f"<call {self._name} of {self._address!r}>"
 
 
 class BoundCast(Generic[P]):
     """A cast to one actor: `counter.bump`."""
 
-    __slots__ = ("_name", "_pid")
+    __slots__ = ("_address", "_name")
 
-    def __init__(self, pid: Pid, name: str) -> None:
-        self._pid = pid
+    def __init__(self, address: Pid | str, name: str) -> None:
+        self._address = address
         self._name = name
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Send it, and go on, whether the actor lives or not."""
-        cast(self._pid, (self._name, args, kwargs))
+        cast(self._address, (self._name, args, kwargs))
 
     def __repr__(self) -> str:
-        return f"<cast {self._name} of {self._pid!r}>"
+        return f"<cast {self._name} of {self._address!r}>"
 
 
 class ReplyTo(Generic[R]):
@@ -241,29 +251,35 @@ class Actor:
 
 
 class ActorRef:
-    """A reference to a typed actor: its calls and casts. Compared and hashed by pid; travels in messages.
+    """A reference to a typed actor: its calls and casts. Compared and hashed by what it addresses; travels in messages.
 
-    Wherever a pid is accepted, it is too; `ref.pid` is the pid.
+    Wherever a pid is accepted, it is too.
     """
 
-    __slots__ = ("_class", "pid")
+    __slots__ = ("_address", "_class")
 
-    pid: Pid
+    _address: Pid | str
     _class: type[Actor]
 
-    def __init__(self, pid: Pid, actor: type[Actor]) -> None:
-        object.__setattr__(self, "pid", pid)
+    def __init__(self, address: Pid | str, actor: type[Actor]) -> None:
+        object.__setattr__(self, "_address", address)
         object.__setattr__(self, "_class", actor)
 
     @property
     def __pid__(self) -> Pid:
-        return self.pid
+        """Of a name, the pid that has it now."""
+        if isinstance(self._address, Pid):
+            return self._address
+        pid = whereis(self._address)
+        if pid is None:
+            raise NotRegistered(f"expected an actor called {self._address!r}, got none: no process has this name")
+        return pid
 
     def __getattr__(self, name: str) -> Any:
         method = self._class._actor_methods.get(name)
         if method is None:
             raise AttributeError(_no_attribute(self._class, name), name=name, obj=self)
-        return BoundCall(self.pid, name) if isinstance(method, CallMethod) else BoundCast(self.pid, name)
+        return (BoundCall if isinstance(method, CallMethod) else BoundCast)(self._address, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(
@@ -274,22 +290,52 @@ class ActorRef:
         )
 
     def __dir__(self) -> list[str]:
-        return ["pid", *self._class._actor_methods]
+        return list(self._class._actor_methods)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ActorRef) and self.pid == other.pid
+        return isinstance(other, ActorRef) and self._address == other._address
 
     def __hash__(self) -> int:
-        return hash(self.pid)
+        return hash(self._address)
 
     def __reduce__(self) -> Any:
-        return ActorRef, (self.pid, self._class)
+        return ActorRef, (self._address, self._class)
 
     def __repr__(self) -> str:
-        return f"<{self._class.__qualname__} {self.pid!r}>"
+        return f"<{self._class.__qualname__} {self._address!r}>"
 
 
-_OWN = {"pid"}
+T = TypeVar("T", bound=Actor)
+
+
+def ref(actor: type[T], address: Pid | str | Actor, /) -> T:
+    """A reference to an actor of that class, by its pid or its name. A name is looked up at each call.
+
+    >>> import parallel_actors as pa
+    >>> class Echo(pa.Actor):
+    ...     @pa.call
+    ...     def say(self, word: str) -> str:
+    ...         return word
+    >>> with pa.ActorSystem(workers=1):
+    ...     sup = pa.Supervisor.start_link([pa.child(Echo, name="echo")])
+    ...     pa.ref(Echo, "echo").say("hello")
+    'hello'
+
+    Args:
+        actor: the class; what lives there isn't asked whether it is one.
+        address: a pid, a registered name (whether there is such a process shows at the call), or another reference.
+
+    Raises:
+        TypeError: for a class that is no Actor, or an address that is none.
+    """
+    if not hasattr(actor, "_actor_methods"):
+        raise TypeError(f"expected a class of Actor, got {actor!r}")
+    if isinstance(address, ActorRef):
+        address = address._address
+    if not isinstance(address, (Pid, str)):
+        raise TypeError(f"expected a Pid or a registered name, got {address!r} ({type(address).__name__})")
+    made: Any = ActorRef(address, actor)
+    return made  # type: ignore[no-any-return]
 
 
 def _no_attribute(actor: type[Actor], name: str) -> str:
@@ -315,8 +361,9 @@ class Served:
 
     def init(self, *args: Any, **kwargs: Any) -> Any:
         made = self._class(*args, **kwargs)
-        if hasattr(made, "terminate"):
-            self.terminate = lambda reason, state: made.terminate(reason)
+        own = getattr(made, "terminate", None)
+        if own is not None:
+            self.terminate = lambda reason, state: own(reason)
         return made
 
     def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
@@ -345,10 +392,10 @@ class Served:
         own = getattr(made, "format_status", None)
         return shown if own is None else own(shown)
 
-    def _find(self, request: Any, kind: type) -> tuple[_Method, Any, Any]:
+    def _find(self, request: Any, kind: type[_Method]) -> tuple[_Method, Any, Any]:
         if isinstance(request, tuple) and len(request) == 3 and isinstance(request[0], str):
             found = self._class._actor_methods.get(request[0])
-            if isinstance(found, kind):
+            if found is not None and isinstance(found, kind):
                 return found, request[1], request[2]
         raise NotImplementedError(
             f"expected a {'call' if kind is CallMethod else 'cast'} of {self.__qualname__}, got {request!r}:"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from parallel_actors.gen_server import NoReply, Ok
-from parallel_actors.process import options
+from parallel_actors.process import is_whole, options
 from parallel_actors.supervisor import (
     Backoff,
     ChildInfo,
@@ -252,9 +252,7 @@ def _crowd(
     extra_arguments: tuple[Any, ...],
     backoff: Backoff | None,
 ) -> _Crowd:
-    if max_children is not None and (
-        isinstance(max_children, bool) or not isinstance(max_children, int) or max_children < 0
-    ):
+    if max_children is not None and not is_whole(max_children, 0):
         raise ValueError(f"expected max_children to be a whole number or None, got {max_children!r}")
     if not isinstance(extra_arguments, tuple):
         raise TypeError(f"expected extra_arguments to be a tuple, got {extra_arguments!r}")

@@ -20,7 +20,7 @@ import types
 from greenlet import GreenletExit
 
 from parallel_actors.workers import api
-from parallel_actors.workers.errors import CallingSelf, CallTimeout, NodeDown, NoProc, ProcessExit, RemoteError, StartError
+from parallel_actors.workers.errors import ActorError, CallingSelf, CallTimeout, NodeDown, NoProc, ProcessExit, RemoteError, StartError
 from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown, is_orderly
 from parallel_actors.workers.scheduler import Loop
@@ -227,6 +227,10 @@ class GenServer:
         What it returns doesn't matter; what it raises is the reason then.
         """
 
+    def code_change(self, version, state, extra):
+        """The state for this class, from that of its former `version`: see `sys_.change_code`. Default: the same."""
+        return state
+
     def format_status(self, status):
         """What a crash report shows of `status`: a dict with "state", "message" (the last) and "reason". To hide what is secret."""
         return status
@@ -399,6 +403,8 @@ cdef class Server:
         if op == "debug":
             self.debug, value = request[1](self.debug)
             return True, value
+        if op == "change_code":
+            return True, self.change_code(request[1], request[2], request[3])
         if op == "suspend":
             self.suspended = True
         elif op == "resume":
@@ -406,6 +412,23 @@ cdef class Server:
         else:
             raise ValueError(f"expected an operation of sys_, got {op!r}")
         return True, None
+
+    cdef object change_code(self, target, version, extra):
+        """Other callbacks from now on, with the state that they make of the one there is. All or nothing."""
+        if not self.suspended:
+            raise ActorError("expected a suspended server, got one that runs: suspend() it before change_code()")
+        former = self.callbacks
+        try:
+            if target is not None:
+                self.callbacks = target() if isinstance(target, type) else target
+            self.state = self.run(self.callback("code_change")(version, self.state, extra))
+        except BaseException:
+            self.callbacks = former
+            raise
+        if target is not None:
+            self.title = title_of(target)
+            self.on_call = self.callback("handle_call")
+            self.on_cast = self.callback("handle_cast")
 
     cdef dict status(self):
         return {

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parallel_actors.gen_server import call
-from parallel_actors.process import options
+from parallel_actors.process import is_whole, options
 from parallel_actors.supervisor import Backoff, ChildSpec, Strategy, Supervisor, child, spec_of
 from parallel_actors.workers import api
 from parallel_actors.workers.codec import dumps
@@ -141,7 +141,7 @@ def _children(
 ) -> list[ChildSpec]:
     if partitions is None:
         partitions = api.worker_count()
-    if isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1:
+    if not is_whole(partitions, 1):
         raise ValueError(f"expected partitions to be a whole number from 1, got {partitions!r}")
     if spec.name is not None:
         raise ValueError(f"expected the child of a PartitionSupervisor to have no name, got {spec.name!r}")

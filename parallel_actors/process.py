@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from parallel_actors.actor import Actor
     from parallel_actors.gen_server import Callbacks
 
-__all__ = ["Choices", "SpawnOptions", "options"]
+__all__ = ["Choices", "SpawnOptions", "is_whole", "options"]
 
 A = TypeVar("A", bound="Actor")
 P = ParamSpec("P")
@@ -62,9 +62,9 @@ class SpawnOptions:
     def start(self, target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> A: ...
     @overload
     def start(self, target: Callbacks, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Pid | Any: ...
-    def start(self, target: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    def start(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """`start` with these options; `timeout` bounds the server's init, in seconds."""
-        return gen_server.start_with(self._options, 0, target, args, kwargs, timeout)
+        return gen_server.start_with(self._options, 0, target, args, kwargs, kwargs.pop("timeout", None))
 
     @overload
     def start_link(self, target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> A: ...
@@ -72,9 +72,9 @@ class SpawnOptions:
     def start_link(
         self, target: Callbacks, /, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> Pid | Any: ...
-    def start_link(self, target: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    def start_link(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """`start_link` with these options."""
-        return gen_server.start_with(self._options, 1, target, args, kwargs, timeout)
+        return gen_server.start_with(self._options, 1, target, args, kwargs, kwargs.pop("timeout", None))
 
     @overload
     def start_monitor(self, target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> tuple[A, Ref]: ...
@@ -82,9 +82,14 @@ class SpawnOptions:
     def start_monitor(
         self, target: Callbacks, /, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> tuple[Pid, Ref] | Any: ...
-    def start_monitor(self, target: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    def start_monitor(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """`start_monitor` with these options."""
-        return gen_server.start_with(self._options, 2, target, args, kwargs, timeout)
+        return gen_server.start_with(self._options, 2, target, args, kwargs, kwargs.pop("timeout", None))
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether it is a whole number of at least `least`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _check_choices(name: object, worker: object) -> None:

@@ -14,13 +14,13 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from parallel_actors.gen_server import GenServer, NoReply, Ok, Reply, Stop, call
-from parallel_actors.process import options
+from parallel_actors.process import is_whole, options
 from parallel_actors.workers import api
 from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, StartError
 from parallel_actors.workers.ident import Pid
@@ -64,11 +64,7 @@ class ChildSpec:
             raise TypeError(f"expected a child's target to be a class, a module or a function, got {self.target!r}")
         _one_of("restart", self.restart, ("permanent", "transient", "temporary"))
         _one_of("type", self.type, ("worker", "supervisor"))
-        if self.shutdown not in ("brutal_kill", "infinity") and not (
-            isinstance(self.shutdown, (int, float))
-            and not isinstance(self.shutdown, bool)
-            and 0 <= self.shutdown < math.inf
-        ):
+        if self.shutdown not in ("brutal_kill", "infinity") and not is_seconds(self.shutdown):
             raise ValueError(
                 f'expected shutdown to be a number of seconds, "brutal_kill" or "infinity", got {self.shutdown!r}'
             )
@@ -136,6 +132,11 @@ def spec_of(entry: Any) -> ChildSpec:
     return child(target, *args)
 
 
+def is_seconds(value: object) -> bool:
+    """Whether it is a finite number of seconds from 0."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"expected {what} to be one of {', '.join(allowed)}, got {value!r}")
@@ -178,9 +179,9 @@ class Intensity:
     workers: dict[tuple[int, int | None], float] = field(default_factory=dict)  # deaths that have been counted: when
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_restarts, bool) or not isinstance(self.max_restarts, int) or self.max_restarts < 0:
+        if not is_whole(self.max_restarts, 0):
             raise ValueError(f"expected max_restarts to be a whole number from 0, got {self.max_restarts!r}")
-        if not isinstance(self.max_seconds, (int, float)) or not 0 < self.max_seconds < math.inf:
+        if not is_seconds(self.max_seconds) or self.max_seconds == 0:
             raise ValueError(f"expected max_seconds to be a number of seconds above 0, got {self.max_seconds!r}")
         if self.backoff is not None and not isinstance(self.backoff, Backoff):
             raise TypeError(f"expected backoff to be a Backoff or None, got {self.backoff!r}")
@@ -213,7 +214,7 @@ def start_child_of(spec: ChildSpec, extra: tuple[Any, ...] = ()) -> Pid | None:
     try:
         if isinstance(spec.target, (type, ModuleType)):
             started = chosen.start_link(spec.target, *extra, *spec.args, **spec.kwargs)
-            return getattr(started, "pid", started)
+            return getattr(started, "__pid__", started)
         return chosen.spawn_link(spec.target, *extra, *spec.args, **spec.kwargs)
     except StartError:
         raise
@@ -699,7 +700,7 @@ def _check_ended(found: _Child) -> None:
         raise ChildError(f"child {found.spec.id!r} is being restarted", reason="restarting")
 
 
-def counted(children: list[tuple[str, bool]]) -> dict[str, int]:
+def counted(children: Sequence[tuple[str, bool]]) -> dict[str, int]:
     """What count_children tells of children: (their type, whether they are alive) each."""
     supervisors = sum(type == "supervisor" for type, _ in children)
     return {

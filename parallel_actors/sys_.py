@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parallel_actors.gen_server import Server
 
 __all__ = [
+    "change_code",
     "get_state",
     "get_status",
     "replace_state",
@@ -114,6 +115,38 @@ def suspend(server: Server, timeout: float | None = 5.0) -> None:
 def resume(server: Server, timeout: float | None = 5.0) -> None:
     """Have a suspended server go on (OTP: `sys:resume/1,2`). Raises as `get_state`."""
     _ask(server, timeout, "resume")
+
+
+def change_code(
+    server: Server, target: Any = None, version: Any = None, extra: Any = None, timeout: float | None = 5.0
+) -> None:
+    """Have a suspended server go on with other code (OTP: `sys:change_code/4,5`).
+
+    Its callback `code_change(version, state, extra)`, of the new code, makes the new state of the old one.
+
+    >>> import parallel_actors as pa
+    >>> class Pairs(pa.GenServer):
+    ...     def code_change(self, version, state, extra):
+    ...         return list(state.items())
+    >>> with pa.ActorSystem(workers=1):
+    ...     server = pa.start(pa.GenServer, {"a": 1})
+    ...     pa.sys_.suspend(server)
+    ...     pa.sys_.change_code(server, Pairs)
+    ...     pa.sys_.resume(server)
+    ...     pa.sys_.get_state(server)
+    [('a', 1)]
+
+    Args:
+        server: a pid or a registered name.
+        target: the new class or module of callbacks; None: the same, whose module was reloaded there, say.
+        version, extra: for `code_change`.
+        timeout: seconds to wait at most.
+
+    Raises:
+        ActorError: it isn't suspended.
+        What `code_change` raises; code and state stay as they are then. And as `get_state`.
+    """
+    _ask(server, timeout, "change_code", target, version, extra)
 
 
 def trace(server: Server, on: bool, timeout: float | None = 5.0) -> None:

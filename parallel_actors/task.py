@@ -16,6 +16,7 @@ from types import CoroutineType
 from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from parallel_actors.gen_server import failed_with, launch, watched
+from parallel_actors.process import is_whole
 from parallel_actors.request import Done, Failed, Pending
 from parallel_actors.workers import api
 from parallel_actors.workers.errors import CallTimeout
@@ -26,6 +27,7 @@ from parallel_actors.workers.reasons import Down, Exit
 __all__ = ["Task", "callers"]
 
 P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -183,13 +185,13 @@ class Task(Pending[T]):
         return None
 
     @staticmethod
-    def await_many(tasks: Iterable[Task[T]], timeout: float | None = 5.0) -> list[T]:
+    def await_many(tasks: Iterable[Task[R]], timeout: float | None = 5.0) -> list[R]:
         """The results of all, in order, within one time (Elixir: `Task.await_many/2`). Raises as `await_`."""
         until = None if timeout is None else time.monotonic() + timeout
         return [each.await_(None if until is None else max(0.0, until - time.monotonic())) for each in tasks]
 
     @staticmethod
-    def yield_many(tasks: Iterable[Task[T]], timeout: float | None = 5.0) -> list[Done[T] | Failed | None]:
+    def yield_many(tasks: Iterable[Task[R]], timeout: float | None = 5.0) -> list[Done[R] | Failed | None]:
         """What each has ended with, None for those that haven't within the one time (Elixir: `Task.yield_many/2`)."""
         until = None if timeout is None else time.monotonic() + timeout
         return [each.yield_(None if until is None else max(0.0, until - time.monotonic())) for each in tasks]
@@ -199,7 +201,7 @@ class Task(Pending[T]):
     @overload
     @staticmethod
     def async_stream(
-        function: Callable[[V], T],
+        function: Callable[[V], Coroutine[Any, Any, R]],
         items: Iterable[V],
         /,
         *,
@@ -207,11 +209,23 @@ class Task(Pending[T]):
         ordered: bool = True,
         timeout: float | None = 5.0,
         on_timeout: Literal["exit"] = "exit",
-    ) -> Iterator[T]: ...
+    ) -> Iterator[R]: ...
     @overload
     @staticmethod
     def async_stream(
-        function: Callable[[V], T],
+        function: Callable[[V], R],
+        items: Iterable[V],
+        /,
+        *,
+        max_concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: float | None = 5.0,
+        on_timeout: Literal["exit"] = "exit",
+    ) -> Iterator[R]: ...
+    @overload
+    @staticmethod
+    def async_stream(
+        function: Callable[[V], Coroutine[Any, Any, R]],
         items: Iterable[V],
         /,
         *,
@@ -219,7 +233,19 @@ class Task(Pending[T]):
         ordered: bool = True,
         timeout: float | None = 5.0,
         on_timeout: Literal["kill_task"],
-    ) -> Iterator[Done[T] | Failed]: ...
+    ) -> Iterator[Done[R] | Failed]: ...
+    @overload
+    @staticmethod
+    def async_stream(
+        function: Callable[[V], R],
+        items: Iterable[V],
+        /,
+        *,
+        max_concurrency: int | None = None,
+        ordered: bool = True,
+        timeout: float | None = 5.0,
+        on_timeout: Literal["kill_task"],
+    ) -> Iterator[Done[R] | Failed]: ...
     @staticmethod
     def async_stream(
         function: Callable[[Any], Any],
@@ -288,7 +314,7 @@ def stream(
 ) -> Iterator[Any]:
     """What `async_stream` gives; `begin` starts the task of an item."""
     most = api.worker_count() if max_concurrency is None else max_concurrency
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+    if not is_whole(most, 1):
         raise ValueError(f"expected max_concurrency to be a whole number from 1, got {max_concurrency!r}")
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"expected timeout to be a number of seconds or None, got {timeout!r}")

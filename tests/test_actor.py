@@ -145,7 +145,7 @@ def test_a_reference_is_a_value(node: pa.ActorSystem, worker: int) -> None:
     assert one.same(other)
     assert pickle.loads(pickle.dumps(one)) == one
     pid = one.__pid__
-    assert one != pid
+    assert one != pid  # type: ignore[comparison-overlap]
     assert {one: 1}[pickle.loads(pickle.dumps(one))] == 1
     assert repr(one) == f"<Counter {pid!r}>"
     assert puppet(1).do(lambda: other.value()) == 0
@@ -275,7 +275,7 @@ def test_what_init_raises_is_raised_by_the_start(node: pa.ActorSystem) -> None:
         pa.start(Broken)
     pa.trap_exit(True)
     with pytest.raises(pa.StartError, match="takes"):
-        pa.start_link(Counter, 1, 2, 3)  # type: ignore[call-overload]
+        pa.start_link(Counter, 1, 2, 3)  # type: ignore[arg-type]
     pa.trap_exit(False)
     assert mail() == []
 
@@ -284,11 +284,24 @@ def test_what_init_raises_is_raised_by_the_start(node: pa.ActorSystem) -> None:
 def test_actors_are_supervised(node: pa.ActorSystem) -> None:
     pa.trap_exit(True)
     pa.Supervisor.start_link([pa.child(Counter, 7, name="seven")])
-    first = pa.whereis("seven")
-    with pytest.raises(pa.RemoteError):
-        pa.call("seven", ("fail", (), {}))
+    seven, first = pa.ref(Counter, "seven"), pa.whereis("seven")
+    assert seven == pa.ref(Counter, seven)
+    assert seven.__pid__ == first
+    with pytest.raises(pa.RemoteError, match="at 7"):
+        seven.fail()
     eventually(lambda: pa.whereis("seven") not in (None, first), "it is started again")
+    seven.bump()
+    assert seven.value() == 8
     pa.trap_exit(False)
+    nobody = pa.ref(Counter, "nobody")
+    nobody.bump()
+    with pytest.raises(pa.NoProc, match="called 'nobody'"):
+        nobody.value()
+    with pytest.raises(pa.NotRegistered, match="called 'nobody'"):
+        pa.monitor(nobody)
+    for wrong in (lambda: pa.ref(int, "x"), lambda: pa.ref(Counter, 5)):  # type: ignore[type-var, arg-type]
+        with pytest.raises(TypeError, match="expected a"):
+            wrong()
 
 
 @contract("S7.1", partly=True)
@@ -301,20 +314,21 @@ def test_start_monitor_gives_the_reference_and_the_monitor(node: pa.ActorSystem)
 
 @contract("S6.7", "S7.1", partly=True)
 def test_a_call_that_is_none_of_its_own_ends_it(node: pa.ActorSystem) -> None:
-    for request in ("value", ("bump", (), {}), ("plain", (), {})):
+    requests: list[Any] = ["value", ("bump", (), {}), ("plain", (), {})]
+    for request in requests:
         with pytest.raises(pa.RemoteError, match="expected a call of Counter"):
             pa.call(counter(0), request)
 
 
 @contract("S7.1", "S10.1", partly=True)
 def test_what_cannot_be_decorated(node: pa.ActorSystem) -> None:
-    for decorate in (pa.call, pa.cast, pa.call_later):
+    decorators: list[Any] = [pa.call, pa.cast, pa.call_later]
+    for decorate in decorators:
         with pytest.raises(TypeError, match="a method of an Actor to decorate, got"):
-            decorate(5)  # type: ignore[operator]
-    for name in ("_hidden", "pid"):
-        with pytest.raises((TypeError, RuntimeError)) as caught:
-            type("Wrong", (pa.Actor,), {name: pa.call(lambda self: 1)})
-        assert "that references have free" in str(caught.value.__cause__ or caught.value)
+            decorate(5)
+    with pytest.raises((TypeError, RuntimeError)) as caught:
+        type("Wrong", (pa.Actor,), {"_hidden": pa.call(lambda self: 1)})
+    assert "to be a public one, got '_hidden'" in str(caught.value.__cause__ or caught.value)
 
 
 @contract("S6.8", "S7.1", partly=True)

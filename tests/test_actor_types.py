@@ -7,7 +7,7 @@ wrong (mypy: warn_unused_ignores; pyright: the comment below).
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any, assert_type
 
 import pytest
@@ -40,7 +40,6 @@ def what_passes() -> None:
     assert_type(counter.value.options(timeout=0.5)(), int)
     assert_type(counter.value.request(), pa.Request[int])
     assert_type(counter.value.request().wait(1.0), int)
-    assert_type(counter.value.aio(), Coroutine[Any, Any, int])
     counter.bump()
     counter.bump(by=2)
     pa.send(counter, "x")
@@ -68,11 +67,11 @@ def what_fails(counter: Counter) -> None:
     counter.value.options(timeout="soon")  # type: ignore[arg-type]
     counter.value.request(1)  # type: ignore[call-arg]
     counter.through_another()  # type: ignore[call-arg]
-    pa.start_link(Counter, "zero")  # type: ignore[call-overload]
-    pa.start_link(Counter, 0, 1)  # type: ignore[call-overload]
-    pa.options(worker=1).start(Counter, "zero")  # type: ignore[call-overload]
-    pa.Task.async_(names, "3")  # type: ignore[arg-type]
-    pa.Task.async_(names)  # type: ignore[call-arg]
+    pa.start_link(Counter, "zero")  # type: ignore[arg-type]
+    pa.start_link(Counter, 0, 1)  # type: ignore[arg-type]
+    pa.options(worker=1).start(Counter, "zero")  # type: ignore[arg-type]
+    pa.Task.async_(names, "3")  # type: ignore[call-overload]
+    pa.Task.async_(names)  # type: ignore[call-overload]
 
 
 @contract("S7.1", partly=True)

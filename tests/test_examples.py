@@ -313,6 +313,30 @@ def test_crash_needs_two_workers(tmp_path: Path) -> None:
     assert done.stderr.startswith("expected at least 2 workers (one is killed), got 1: ")
 
 
+def test_counter_counts_twice(tmp_path: Path) -> None:
+    done = run(tmp_path, "counter.py")
+    assert (0, "") == (done.returncode, done.stderr)
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["GenServer: 42", "typed actor: 42", "asked, and waited later: 42"]
+    assert lines[3].startswith(
+        "not for others: a reference to a Counter has no 'n'; its calls and casts are: value, bump."
+    )
+
+
+def test_bank_lets_it_crash(tmp_path: Path) -> None:
+    done = run(tmp_path, "bank.py")
+    assert 0 == done.returncode
+    assert done.stdout.splitlines() == [
+        "alice deposits 20: 120",
+        "bob withdraws 30: 20",
+        "bob withdraws 1000000: ValueError: bob has 20, and wanted 1000000",
+        "bob is back: 20",
+        "alice saw nothing of it: 120",
+    ]
+    assert 1 == done.stderr.count("child_terminated")
+    assert "ValueError: bob has 20, and wanted 1000000\n  running Account" in done.stderr
+
+
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 

@@ -141,7 +141,9 @@ def test_a_collection_gives_answers_as_they_come(node: pa.ActorSystem, here: int
         rest = list(requests.answers(timeout=0.01))
         with pytest.raises(LookupError, match="empty collection"):
             requests.wait(0)
-        return found["echo"], found["fail"].reason.text, rest
+        failed = found["fail"]
+        assert isinstance(failed, pa.Failed)
+        return found["echo"], failed.reason.text, rest
 
     one = place(here)
     assert one.do(ask) == (pa.Done(1), "failed at it", [("later", pa.Failed("timeout"))])
@@ -154,7 +156,7 @@ def test_a_collection_gives_answers_as_they_come(node: pa.ActorSystem, here: int
 def test_a_message_is_checked_by_hand(node: pa.ActorSystem) -> None:
     request = pa.send_request(desk(1), ("echo", "x"))
     pa.send(pa.self_(), "something else")
-    found = []
+    found: list[Any] = []
     while not found or found[-1] is None:
         found.append(request.check(pa.receive(timeout=WAIT)))
     assert found[-1] == pa.Done("x")

@@ -84,6 +84,32 @@ def test_a_suspended_server_leaves_its_messages_alone(stack: pa.Pid) -> None:
     pa.sys_.resume(stack)
 
 
+class Second(Stack):
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        return pa.Reply(("second", state))
+
+    def code_change(self, version: Any, state: Any, extra: Any) -> Any:
+        if extra == "fail":
+            raise ValueError("can't")
+        return (version, *state, extra)
+
+
+@contract("S6.1")
+def test_the_code_of_a_suspended_server_is_changed(stack: pa.Pid) -> None:
+    with pytest.raises(pa.ActorError, match="expected a suspended server"):
+        pa.sys_.change_code(stack, Second)
+    pa.sys_.suspend(stack)
+    with pytest.raises(ValueError, match="can't"):
+        pa.sys_.change_code(stack, Second, 1, "fail")
+    assert pa.sys_.get_status(stack)["class"] == "Stack"
+    pa.sys_.change_code(stack, version=0)  # the same class: as it is
+    assert pa.sys_.get_state(stack) == [1, 2]
+    pa.sys_.change_code(stack, Second, 1, "more")
+    pa.sys_.resume(stack)
+    assert pa.call(stack, "all") == ("second", (1, 1, 2, "more"))
+    assert pa.sys_.get_status(stack)["class"] == "Second"
+
+
 def test_a_suspended_server_ends_with_its_parent(node: pa.ActorSystem) -> None:
     pa.trap_exit(True)
     supervisor = pa.Supervisor.start_link([pa.child(Stack, id="trapping"), pa.child(Stack, id="other")])

@@ -141,8 +141,8 @@ def bench(
 ) -> None:
     """Measure this machine, beside the BEAM where erl and erlc are installed.
 
-    Names: memory, spawn, cast, call, ping_pong, ring, fan_in, skynet, cross_call, cross_cast, payload, fairness,
-    monitors, selective_receive, scaling, worker_death, startup, pause, idle, names, isolation.
+    Names: memory, spawn, start_link, cast, call, ping_pong, ring, fan_in, skynet, cross_call, cross_cast, payload,
+    fairness, monitors, selective_receive, scaling, worker_death, startup, pause, idle, names, isolation.
     """
     from parallel_actors.bench.runner import bench as measure
 
