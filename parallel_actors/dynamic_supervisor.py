@@ -21,6 +21,7 @@ from parallel_actors.supervisor import (
     ask_to_end,
     check_end,
     counted,
+    died_with,
     grace,
     report,
     spec_of,
@@ -152,7 +153,7 @@ class DynamicSupervisor(Supervising):
             pid = start_child_of(spec, crowd.extra)
         except StartError as error:
             report("start_error", None, spec, error.reason)
-            if not crowd.intensity.allows(None, error.reason):
+            if not crowd.intensity.allows(died_with(error), error.reason):
                 return self.too_many(None, spec)
             return self._try_later(spec, crowd, crowd.intensity.delay())
         if pid is not None:

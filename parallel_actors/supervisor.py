@@ -226,6 +226,11 @@ def start_child_of(spec: ChildSpec, extra: tuple[Any, ...] = ()) -> Pid | None:
         ) from error
 
 
+def died_with(error: StartError) -> Pid | None:
+    """The process that could not be started, where there was one."""
+    return error.target if isinstance(error.target, Pid) else None
+
+
 def ask_to_end(pid: Pid, spec: ChildSpec) -> tuple[Any, Any]:
     """Begin to stop a child: the reference of the Down to wait for, and the reason if it has ended already."""
     ref = api.monitor(pid)
@@ -536,7 +541,7 @@ class Supervisor(Supervising):
                 tree.start(each)
             except StartError as error:
                 report("start_error", None, each.spec, error.reason)
-                if not tree.intensity.allows(None, error.reason):
+                if not tree.intensity.allows(died_with(error), error.reason):
                     return self.too_many(None, each.spec)
                 # Its messages come first, an order to stop among them.
                 for other in reversed(tree.affected(each)):

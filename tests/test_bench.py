@@ -16,7 +16,7 @@ import pytest
 import parallel_actors as pa
 from leaks import eventually
 from parallel_actors.bench import beam, machine, report, runner
-from parallel_actors.bench.catalog import LATER, NAMES, PARTS, Part
+from parallel_actors.bench.catalog import NAMES, PARTS, Part
 from parallel_actors.bench.cores import Cores, look
 from parallel_actors.bench.figures import Aim, Figure, Row, above, at_least, at_most, below, percentile, shown
 from parallel_actors.bench.report import Measured
@@ -117,12 +117,6 @@ def test_an_unknown_name_is_refused_with_the_known_ones(capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert said.startswith("Error: expected the name of a benchmark, got 'pingpong'; did you mean ping_pong?")
     assert said.endswith(f"known are {', '.join(NAMES)}\n")
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_what_is_still_to_come_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert 2 == leave("ring", name)
-    assert f"Error: {name} can't be measured yet: it isn't there yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

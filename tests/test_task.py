@@ -296,7 +296,7 @@ def test_the_time_of_each_item(me: pa.Pid) -> None:
     with pytest.raises(pa.CallTimeout, match="no result after"):
         list(pa.Task.async_stream(sleepy, [0.0, 1000.0, 1000.0], timeout=0.05, max_concurrency=3))
     eventually(lambda: pa.processes() == [me], "the others end with it")
-    killed = list(pa.Task.async_stream(sleepy, [0.0, 1000.0, 0.0], timeout=0.5, on_timeout="kill_task"))
+    killed = list(pa.Task.async_stream(sleepy, [0.0, 1000.0, 0.0], timeout=2.0, on_timeout="kill_task"))
     assert killed == [pa.Done(0.0), pa.Failed("timeout"), pa.Done(0.0)]
     assert settled() == []
 

@@ -12,7 +12,7 @@ from typing import Literal
 from parallel_actors.bench import machine, messages, processes
 from parallel_actors.bench.figures import Row, above, at_least, at_most, below
 
-__all__ = ["LATER", "NAMES", "PARTS", "Part"]
+__all__ = ["NAMES", "PARTS", "Part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +280,14 @@ PARTS: tuple[Part, ...] = (
         place="system",
     ),
     Part(
+        "restart",
+        (Row("restart_p50", "s", at_most(3)),),
+        processes.restart,
+        {"kills": 300},  # more, and the BEAM's time is that of its list of restarts
+        {"kills": 100},
+        beam=("restart", "kills"),
+    ),
+    Part(
         "worker_death",
         (Row("worker_death_p50", "s", below(0.05)),),
         processes.worker_death,
@@ -335,4 +343,3 @@ PARTS: tuple[Part, ...] = (
 NAMES: tuple[str, ...] = tuple(dict.fromkeys(part.name for part in PARTS))
 
 # What can't be measured before there is a GenServer and a supervisor.
-LATER: tuple[str, ...] = ("restart",)

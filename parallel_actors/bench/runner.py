@@ -20,7 +20,7 @@ from typing import Any
 
 import parallel_actors as pa
 from parallel_actors.bench import beam, cores, machine, report
-from parallel_actors.bench.catalog import LATER, NAMES, PARTS, Part
+from parallel_actors.bench.catalog import NAMES, PARTS, Part
 from parallel_actors.bench.figures import Figure
 from parallel_actors.bench.report import Measured
 from parallel_actors.cli.target import UsageError
@@ -42,8 +42,6 @@ def chosen(names: Sequence[str], workers: int) -> tuple[list[Part], list[str]]:
     Raises UsageError for a name that can't be measured.
     """
     for name in names:
-        if name in LATER:
-            raise UsageError(f"{name} can't be measured yet: it isn't there yet; known are {', '.join(NAMES)}")
         if name not in NAMES:
             near = get_close_matches(name, NAMES, n=1)
             hint = f"did you mean {near[0]}? known are" if near else "known are"

@@ -47,6 +47,9 @@ percentile(Sorted, Q) -> lists:nth(max(1, min(length(Sorted), ceil(Q * length(So
 answer() -> receive {answer, X} -> X end.
 
 %% --- a gen_server that counts ---
+init(supervisor) ->
+    {ok, {#{intensity => 1000000000, period => 5},
+          [#{id => child, start => {gen_server, start_link, [{local, bench_child}, ?MODULE, 0, []]}}]}};
 init(N) -> {ok, N}.
 handle_call(ping, _, N) -> {reply, pong, N};
 handle_call(get, _, N) -> {reply, N, N}.
@@ -61,6 +64,20 @@ start_link(N) ->
     [seconds(T0, T1) / N].
 started(0, Pids) -> Pids;
 started(N, Pids) -> {ok, P} = gen_server:start_link(?MODULE, 0, []), started(N - 1, [P | Pids]).
+
+%% A kill until the successor answers; the supervisor's reports are switched off.
+restart(N) ->
+    logger:set_primary_config(level, none),
+    {ok, S} = supervisor:start_link(?MODULE, supervisor),
+    L = lists:sort(restarts(N, [])),
+    unlink(S), exit(S, shutdown),
+    [percentile(L, 0.5)].
+restarts(0, L) -> L;
+restarts(N, L) ->
+    P = whereis(bench_child), T0 = now_ns(),
+    exit(P, kill), successor(P), pong = gen_server:call(bench_child, ping, infinity), T1 = now_ns(),
+    restarts(N - 1, [seconds(T0, T1) | L]).
+successor(P) -> case whereis(bench_child) of P -> erlang:yield(), successor(P); undefined -> erlang:yield(), successor(P); _ -> ok end.
 
 %% --- processes ---
 idle() -> receive stop -> ok end.
