@@ -106,8 +106,11 @@ class BoundCall(Generic[P, R]):
         return send_request(self._address, (self._name, args, kwargs))
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call it from an `async def` body, or from asyncio in a program with an `ActorSystem`: `await` this."""
-        return await self.request(*args, **kwargs)
+        """Call it from an `async def` body, or from asyncio in a program with an `ActorSystem`: `await` this.
+
+        Raises as `parallel_actors.call`. Cancelled, it leaves nothing behind.
+        """
+        return await self.request(*args, **kwargs)._awaited(self._timeout)
 
     def __repr__(self) -> str:
         return f"<call {self._name} of {self._address!r}>"

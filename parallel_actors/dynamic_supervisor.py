@@ -5,6 +5,7 @@ It has no children when it starts, knows them by their pids, and stops them all 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_actors.gen_server import NoReply, Ok
 from parallel_actors.process import is_whole, options
 from parallel_actors.supervisor import (
+    RESTART,
     Backoff,
     ChildInfo,
     ChildSpec,
@@ -19,6 +21,7 @@ from parallel_actors.supervisor import (
     Supervising,
     ask,
     ask_to_end,
+    attempt_in,
     check_end,
     counted,
     died_with,
@@ -38,8 +41,6 @@ if TYPE_CHECKING:
     from parallel_actors.gen_server import Server
 
 __all__ = ["DynamicSupervisor"]
-
-_RESTART = "$restart"  # ("$restart", number): a supervisor to itself
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class DynamicSupervisor(Supervising):
             "extra_arguments": extra_arguments,
             "backoff": backoff,
         }
-        _crowd(**choices)
+        crowd_of(**choices)
         pid = options(name=name).start_link(DynamicSupervisor, **choices)
         assert pid is not None
         return pid
@@ -115,7 +116,7 @@ class DynamicSupervisor(Supervising):
         api.trap_exit(True)
         api.spread_spawns(True)
         return Ok(
-            _crowd(
+            crowd_of(
                 max_children=max_children,
                 max_restarts=max_restarts,
                 max_seconds=max_seconds,
@@ -127,8 +128,9 @@ class DynamicSupervisor(Supervising):
     def handle_info(self, message: Any, state: Any) -> Any:
         if isinstance(message, Exit):
             return self._ended(message.pid, message.reason, state)
-        if isinstance(message, tuple) and len(message) == 2 and message[0] == _RESTART:
-            spec = state.restarting.pop(message[1], None)
+        number = attempt_in(message)
+        if number:
+            spec = state.restarting.pop(number, None)
             return NoReply() if spec is None else self._start_again(spec, state)
         return super().handle_info(message, state)
 
@@ -163,7 +165,7 @@ class DynamicSupervisor(Supervising):
     def _try_later(self, spec: ChildSpec, crowd: _Crowd, delay: float) -> NoReply:
         crowd.attempts += 1
         crowd.restarting[crowd.attempts] = spec
-        message = (_RESTART, crowd.attempts)
+        message = (RESTART, crowd.attempts)
         if delay:
             api.send_after(delay, api.self_(), message)
         else:
@@ -176,13 +178,10 @@ class DynamicSupervisor(Supervising):
         state.children.clear()
         state.restarting.clear()
         began = time.monotonic()
-        for pid, spec, ref, ended in asked:
-            if ref is not None:
-                seconds = grace(spec)
-                ended = wait_for_end(
-                    pid, spec, ref, None if seconds is None else max(0.0, began + seconds - time.monotonic())
-                )
-            check_end(pid, spec, ended)
+        for pid, spec, ref, told in sorted(asked, key=lambda each: _within(each[1])):
+            seconds = grace(spec)
+            left = None if seconds is None else max(0.0, began + seconds - time.monotonic())
+            check_end(pid, spec, wait_for_end(pid, spec, ref, left), told)
 
     # --- requests ---
 
@@ -245,7 +244,13 @@ class DynamicSupervisor(Supervising):
         return found
 
 
-def _crowd(
+def _within(spec: ChildSpec) -> float:
+    """Seconds until its kill is due."""
+    seconds = grace(spec)
+    return math.inf if seconds is None else seconds
+
+
+def crowd_of(
     *,
     max_children: int | None,
     max_restarts: int,

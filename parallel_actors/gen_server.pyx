@@ -15,6 +15,7 @@ from parallel_actors.workers.ident cimport Pid, Ref
 from parallel_actors.workers.scheduler cimport EXITING, SPREAD, TERMINATES, Process, Scheduler, here, me
 
 import logging
+import sys
 import types
 
 from greenlet import GreenletExit
@@ -323,9 +324,9 @@ cdef class Server:
         cdef tuple parts
         cdef Py_ssize_t n
         self.last = message
-        if self.debug is not None:
-            self.debug.came_in(message)
         try:
+            if self.debug is not None:
+                self.debug.came_in(message)
             if type(message) is tuple:
                 parts = <tuple>message
                 n = len(parts)
@@ -369,6 +370,8 @@ cdef class Server:
                 return self.end(message.reason)
             if message[0] == SHUTDOWN_ORDER:
                 return self.end(message[1])
+            if message[0] == STOP:
+                return self.end(message[2])
             self.answer(<tuple>message[2], <Ref>(<tuple>message[1])[1])
         return False
 
@@ -379,15 +382,24 @@ cdef class Server:
         if type(message) is not tuple or not message or type((<tuple>message)[0]) is not str:
             return False
         if len(<tuple>message) == 3:
-            return message[0] == CALL and is_from(message[1]) and type(message[2]) is System
+            return message[0] == STOP or message[0] == CALL and is_from(message[1]) and type(message[2]) is System
         return len(<tuple>message) == 2 and message[0] == SHUTDOWN_ORDER
 
     cdef int answer(self, tuple request, Ref ref) except -1:
-        """Answer a request of `sys_`: (True, value), or (False, the exception)."""
+        """Answer a request of `sys_`: (True, value), or (False, the exception). What can't be answered has not been done."""
+        state = self.state
         try:
             self.scheduler.reply(ref, self.answered(request))
-        except Exception as error:          # a state that can't travel is no fault of the server's
-            self.scheduler.reply(ref, (False, error))
+        except (Exception, SystemExit, ProcessExit) as error:
+            if isinstance(error, ProcessExit) and me(self.scheduler).flags & EXITING:
+                raise
+            self.state = state
+            if not isinstance(error, Exception):
+                error = ActorError(f"the function for sys_ ended by {error!r}: the server goes on as it was")
+            try:
+                self.scheduler.reply(ref, (False, error))
+            except Exception:       # an exception that can't travel either
+                self.scheduler.reply(ref, (False, ActorError(f"{type(error).__qualname__}: {said(error)}")))
         return 0
 
     cdef tuple answered(self, tuple request):
@@ -415,20 +427,28 @@ cdef class Server:
 
     cdef object change_code(self, target, version, extra):
         """Other callbacks from now on, with the state that they make of the one there is. All or nothing."""
+        cdef Process p = me(self.scheduler)
         if not self.suspended:
             raise ActorError("expected a suspended server, got one that runs: suspend() it before change_code()")
         former = self.callbacks
+        if target is None:
+            target = former if isinstance(former, types.ModuleType) else newest(type(former))
+        if hasattr(target, "_actor_methods") or not (
+                isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):
+            raise TypeError(f"expected a class or a module with init() to change to, got {target!r}")
         try:
-            if target is not None:
-                self.callbacks = target() if isinstance(target, type) else target
+            self.callbacks = target() if isinstance(target, type) else target
             self.state = self.run(self.callback("code_change")(version, self.state, extra))
         except BaseException:
             self.callbacks = former
             raise
-        if target is not None:
-            self.title = title_of(target)
-            self.on_call = self.callback("handle_call")
-            self.on_cast = self.callback("handle_cast")
+        self.title = title_of(target)
+        self.on_call = self.callback("handle_call")
+        self.on_cast = self.callback("handle_cast")
+        if self.has_own("terminate"):
+            p.flags |= TERMINATES
+        else:
+            p.flags &= ~TERMINATES
 
     cdef dict status(self):
         return {
@@ -603,6 +623,14 @@ cdef object shown_reason(reason):
     except BaseException:
         return short(reason)
     return reason
+
+
+cdef object newest(kind):
+    """The class as its module has it now: the module may have been loaded anew."""
+    found = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found if isinstance(found, type) else kind
 
 
 class System(tuple):
@@ -851,8 +879,8 @@ cdef Pid address(Scheduler s, object target, object request):
         if pid is None:
             raise NoProc(f"expected a server called {target!r}, got none: no process has this name", reason="noproc", target=target, request=request)
         return <Pid>pid
-    if not isinstance(target, type) and type(getattr(target, "__pid__", None)) is Pid:
-        return <Pid>target.__pid__          # the reference of a typed actor, say
+    if not isinstance(target, type) and type(getattr(target, "_address", None)) in (Pid, str):
+        return address(s, target._address, request)         # the reference of a typed actor
     raise TypeError(f"expected a Pid or a registered name, got {target!r} ({type(target).__name__})")
 
 
@@ -966,6 +994,8 @@ def cast(server, request=NOTHING, /):
     """
     if request is NOTHING:
         return method("cast", server)
+    if type(server) is not Pid and type(server) is not str and not isinstance(server, type):
+        server = getattr(server, "_address", server)        # the reference of a typed actor
     if type(server) is str:
         server = api.whereis(server)
         if server is None:

@@ -10,15 +10,16 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from parallel_actors.gen_server import call
 from parallel_actors.process import is_whole, options
-from parallel_actors.supervisor import Backoff, ChildSpec, Strategy, Supervisor, child, spec_of
+from parallel_actors.supervisor import Backoff, ChildSpec, Strategy, Supervisor, child, spec_of, tree_of
 from parallel_actors.workers import api
 from parallel_actors.workers.codec import dumps
 from parallel_actors.workers.errors import NoProc
 from parallel_actors.workers.ident import Pid
 
 __all__ = ["PartitionSupervisor", "partition_of"]
+
+_COUNT = "$partitions"
 
 # Of supervisors that this worker has asked: their numbers of partitions, which never change.
 _partitions: dict[Pid, int] = {}
@@ -81,7 +82,16 @@ class PartitionSupervisor(Supervisor):
             "max_seconds": max_seconds,
             "backoff": backoff,
         }
-        _children(spec_of(of), name, partitions, with_arguments)  # a bad one is refused here, where it was written
+        # A bad one is refused here, where it was written.
+        made = _children(spec_of(of), name, partitions, with_arguments)
+        tree_of(
+            made,
+            strategy=strategy,
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
+            auto_shutdown="never",
+            backoff=backoff,
+        )
         pid = options(name=name).start_link(PartitionSupervisor, of, **choices)
         assert pid is not None
         return pid
@@ -99,7 +109,10 @@ class PartitionSupervisor(Supervisor):
         name = api.process_info(api.self_(), "registered_name")
         if not isinstance(name, str):
             raise TypeError("expected a PartitionSupervisor to have a name: it is found by it")
-        return self.supervise(_children(spec_of(of), name, partitions, with_arguments), **choices)
+        children = _children(spec_of(of), name, partitions, with_arguments)
+        # For whoever looks a child up, from within its init too: the worker answers, not this process.
+        api.process_dict()[_COUNT] = len(children)
+        return self.supervise(children, **choices)
 
     @staticmethod
     def whereis(name: str, key: object) -> Pid:
@@ -129,7 +142,12 @@ class PartitionSupervisor(Supervisor):
         if found is None:
             if len(_partitions) > 1000:
                 _partitions.clear()
-            _partitions[pid] = found = call(pid, ("count_children",), timeout=None)[1]["specs"]
+            found = (api.process_info(pid, "dictionary") or {}).get(_COUNT)
+            if found is None:
+                raise NoProc(
+                    f"expected the name of a PartitionSupervisor, got {name!r}: {pid!r} is none", reason="noproc"
+                )
+            _partitions[pid] = found
         return found
 
 

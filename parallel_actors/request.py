@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from parallel_actors.gen_server import failed_with, tagged_call
 from parallel_actors.workers import api
-from parallel_actors.workers.errors import ActorError, CallTimeout
+from parallel_actors.workers.errors import ActorError, CallTimeout, ProcessExit
 from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Down
@@ -58,7 +58,7 @@ class Pending(Generic[T]):
     def check(self, message: Any) -> Done[T] | Failed | None:
         """What `message`, taken from the mailbox by the caller, says of this one; None: it is about something else."""
         self._check_owner()
-        if type(message) is tuple and len(message) == 2 and message[0] == self.ref:
+        if type(message) is tuple and len(message) == 2 and type(message[0]) is Ref and message[0] == self.ref:
             return self._ended(message)
         return self._ended(message) if type(message) is Down and message.ref == self.ref else None
 
@@ -75,7 +75,20 @@ class Pending(Generic[T]):
 
     def _wait(self, timeout: float | None) -> Any:
         self._check_owner()
-        return api.receive((self.ref, ANY), Down(self.ref, ANY, ANY), timeout=timeout, default=None)
+        if timeout is not None:
+            return api.receive((self.ref, ANY), Down(self.ref, ANY, ANY), timeout=timeout, default=None)
+        # Of one that was waited for already nothing comes any more, but the end of its process does.
+        watch = api.monitor(self.pid)
+        try:
+            return self._wait_or_end(watch, None)
+        finally:
+            api.demonitor(watch, flush=True)
+
+    def _wait_or_end(self, watch: Ref, timeout: float | None) -> Any:
+        """The answer, or a Down: of the process itself, or of `watch`, another monitor of it."""
+        return api.receive(
+            (self.ref, ANY), Down(self.ref, ANY, ANY), Down(watch, ANY, ANY), timeout=timeout, default=None
+        )
 
     def _forget(self) -> None:
         """Nothing of it arrives any more."""
@@ -93,8 +106,17 @@ class Pending(Generic[T]):
             raise failed_with(self._what(), ended.reason, self.pid)
         return ended.value
 
-    async def _awaited(self) -> T:
-        return self._result(await api.areceive((self.ref, ANY), Down(self.ref, ANY, ANY)))
+    async def _awaited(self, timeout: float | None = None) -> T:
+        try:
+            answer = await api.areceive((self.ref, ANY), Down(self.ref, ANY, ANY), timeout=timeout, default=None)
+        except BaseException as error:
+            if not isinstance(error, ProcessExit):
+                self._forget()  # cancelled: nobody else waits for it
+            raise
+        if answer is None:
+            self._forget()
+            raise CallTimeout(f"no answer of {self._what()} within {timeout} s", target=self.pid, elapsed=timeout)
+        return self._result(answer)
 
     def __await__(self) -> Generator[Any, Any, T]:
         """The value, for `async def` bodies and for asyncio: `await` it. No time-out; raises as waiting does."""

@@ -38,7 +38,7 @@ AutoShutdown = Literal["never", "any_significant", "all_significant"]
 
 _LOG = logging.getLogger("parallel_actors.supervisor")
 
-_RESTART = "$restart"  # ("$restart", key, attempt): a supervisor to itself
+RESTART = "$restart"  # ("$restart", attempt): a supervisor to itself
 
 
 # --- child specs ------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Intensity:
     max_seconds: float
     backoff: Backoff | None = None
     times: deque[float] = field(default_factory=deque)
-    workers: dict[tuple[int, int | None], float] = field(default_factory=dict)  # deaths that have been counted: when
+    deaths: list[tuple[float, int, int | None]] = field(default_factory=list)  # counted: when, worker, its incarnation
 
     def __post_init__(self) -> None:
         if not is_whole(self.max_restarts, 0):
@@ -191,15 +191,14 @@ class Intensity:
         now = time.monotonic()
         while self.times and now - self.times[0] > self.max_seconds:
             self.times.popleft()
-        for death in [death for death, at in self.workers.items() if now - at > self.max_seconds]:
-            del self.workers[death]
         if isinstance(reason, WorkerDown):
-            # Of one that lived elsewhere and went down by a link, the worker's incarnation isn't known.
-            here = pid is not None and pid.worker == reason.worker
-            death = (reason.worker, pid.incarnation if pid is not None and here else None)
-            if death in self.workers:
-                return True
-            self.workers[death] = now
+            self.deaths = [death for death in self.deaths if now - death[0] <= self.max_seconds]
+            # Of one that lived elsewhere and went down by a link, the worker's incarnation isn't known: None.
+            mine = pid.incarnation if pid is not None and pid.worker == reason.worker else None
+            for _, worker, incarnation in self.deaths:
+                if worker == reason.worker and (mine is None or incarnation is None or mine == incarnation):
+                    return True
+            self.deaths.append((now, reason.worker, mine))
         self.times.append(now)
         return len(self.times) <= self.max_restarts
 
@@ -232,15 +231,12 @@ def died_with(error: StartError) -> Pid | None:
 
 
 def ask_to_end(pid: Pid, spec: ChildSpec) -> tuple[Any, Any]:
-    """Begin to stop a child: the reference of the Down to wait for, and the reason if it has ended already."""
+    """Begin to stop a child: the reference of the Down to wait for, and the reason if its end was told already."""
     ref = api.monitor(pid)
     api.unlink(pid)
     told = api.receive(Exit(pid, ANY), timeout=0, default=None)
-    if told is not None:
-        api.demonitor(ref, flush=True)
-        return None, told.reason
     api.exit(pid, "kill" if spec.shutdown == "brutal_kill" else "shutdown")
-    return ref, None
+    return ref, None if told is None else told.reason
 
 
 def wait_for_end(pid: Pid, spec: ChildSpec, ref: Any, seconds: float | None) -> Any:
@@ -259,24 +255,29 @@ def grace(spec: ChildSpec) -> float | None:
 
 def stop_child(pid: Pid, spec: ChildSpec) -> None:
     """Stop one child, and wait until it is gone."""
-    ref, reason = ask_to_end(pid, spec)
-    if ref is not None:
-        reason = wait_for_end(pid, spec, ref, grace(spec))
-    check_end(pid, spec, reason)
+    ref, told = ask_to_end(pid, spec)
+    check_end(pid, spec, wait_for_end(pid, spec, ref, grace(spec)), told)
 
 
-def check_end(pid: Pid, spec: ChildSpec, reason: object) -> None:
-    """Report a child that ended otherwise than it was asked to."""
-    expected = "killed" if spec.shutdown == "brutal_kill" else "shutdown"
-    if (reason == "normal" and spec.restart != "permanent") or isinstance(reason, Shutdown):
-        return
-    if not (isinstance(reason, str) and reason in (expected, "noproc")):
+def check_end(pid: Pid, spec: ChildSpec, reason: object, told: object) -> None:
+    """Report a child that ended otherwise than it was asked to. told: the reason, if its end was known before."""
+    if isinstance(reason, str) and reason == "noproc" and told is not None:
+        reason = told
+    fine = {"killed" if spec.shutdown == "brutal_kill" else "shutdown", "noproc"}
+    if spec.restart != "permanent":
+        fine.add("normal")
+    if not (isinstance(reason, Shutdown) or (isinstance(reason, str) and reason in fine)):
         report("shutdown_error", pid, spec, reason)
 
 
 def report(event: str, pid: Pid | None, spec: ChildSpec | None, reason: object) -> None:
     """One supervisor report (OTP: the SUPERVISOR REPORT of `logger`): text for people, `extra` for programs."""
-    text = str(reason) if isinstance(reason, Crash) else repr(reason)
+    if not _LOG.isEnabledFor(logging.ERROR):
+        return
+    try:
+        text = str(reason) if isinstance(reason, Crash) else repr(reason)
+    except Exception as error:  # a reason is anybody's object
+        text = f"<repr() of a {type(reason).__qualname__} failed: {type(error).__name__}>"
     _LOG.error(
         "supervisor %r: %s\n  child: %r (%r), %s\n  reason: %s",
         api.self_(),
@@ -301,6 +302,13 @@ def ask(supervisor: Server, *request: Any) -> Any:
     if kind == "error":
         raise value
     return value
+
+
+def attempt_in(message: Any) -> int:
+    """The number of the attempt that a supervisor reminds itself of; 0 for other messages."""
+    if type(message) is tuple and len(message) == 2 and type(message[0]) is str and message[0] == RESTART:
+        return message[1] if type(message[1]) is int else 0
+    return 0
 
 
 class Supervising(GenServer):
@@ -370,11 +378,11 @@ class _Tree:
         """A temporary child is forgotten then."""
         child.attempt = 0
         pid, child.pid = child.pid, None
+        if child.spec.restart == "temporary":
+            self.children.pop(child.spec.id, None)
         if pid is not None:
             del self.by_pid[pid]
             stop_child(pid, child.spec)
-        if child.spec.restart == "temporary":
-            self.children.pop(child.spec.id, None)
 
     def affected(self, child: _Child) -> list[_Child]:
         """Who is started anew together with `child`, in start order."""
@@ -450,7 +458,7 @@ class Supervisor(Supervising):
             "auto_shutdown": auto_shutdown,
             "backoff": backoff,
         }
-        _tree(specs, **choices)  # a bad one is refused here, where it was written
+        tree_of(specs, **choices)  # a bad one is refused here, where it was written
         pid = options(name=name).start_link(Supervisor, specs, **choices)
         assert pid is not None
         return pid
@@ -471,7 +479,7 @@ class Supervisor(Supervising):
         """What `init` returns: these children, started in order. Arguments as for `start_link`."""
         api.trap_exit(True)
         api.spread_spawns(True)
-        tree = _tree(
+        tree = tree_of(
             children,
             strategy=strategy,
             max_restarts=max_restarts,
@@ -494,11 +502,10 @@ class Supervisor(Supervising):
     def handle_info(self, message: Any, state: Any) -> Any:
         if isinstance(message, Exit):
             return self._ended(message.pid, message.reason, state)
-        if isinstance(message, tuple) and len(message) == 3 and message[0] == _RESTART:
-            found = state.children.get(message[1])
-            if found is not None and found.attempt == message[2]:
-                return self._start_again(found, state)
-            return NoReply()
+        number = attempt_in(message)
+        if number:
+            found = next((each for each in state.children.values() if each.attempt == number), None)
+            return NoReply() if found is None else self._start_again(found, state)
         return super().handle_info(message, state)
 
     def _ended(self, pid: Pid, reason: Any, tree: _Tree) -> Any:
@@ -554,7 +561,7 @@ class Supervisor(Supervising):
     def _try_later(self, found: _Child, tree: _Tree, delay: float) -> None:
         tree.attempts += 1
         found.attempt = tree.attempts
-        message = (_RESTART, found.spec.id, found.attempt)
+        message = (RESTART, found.attempt)
         if delay:
             api.send_after(delay, api.self_(), message)
         else:
@@ -676,7 +683,7 @@ class Supervisor(Supervising):
         return found
 
 
-def _tree(
+def tree_of(
     children: Iterable[Any],
     *,
     strategy: Strategy,

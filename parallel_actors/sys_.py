@@ -55,7 +55,10 @@ class Debug:
 
 
 def _cut(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # anybody's object
+        return f"<repr() of a {type(value).__qualname__} failed: {type(error).__name__}>"
     return text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
 
 
@@ -138,12 +141,13 @@ def change_code(
 
     Args:
         server: a pid or a registered name.
-        target: the new class or module of callbacks; None: the same, whose module was reloaded there, say.
+        target: the new class or module of callbacks; None: the same, as its module has it now.
         version, extra: for `code_change`.
         timeout: seconds to wait at most.
 
     Raises:
         ActorError: it isn't suspended.
+        TypeError: it is a typed actor, or `target` is no class or module with `init`.
         What `code_change` raises; code and state stay as they are then. And as `get_state`.
     """
     _ask(server, timeout, "change_code", target, version, extra)

@@ -161,17 +161,23 @@ class Task(Pending[T]):
         self._check_owner()
         api.unlink(self.pid)
         api.receive(Exit(self.pid, ANY), timeout=0, default=None)
-        kill = timeout == "brutal_kill"
         answer = self._wait(0)
-        if answer is None:
+        if answer is not None:
+            return self._ended(answer)
+        kill = timeout == "brutal_kill"
+        watch = api.monitor(self.pid)  # of one that was waited for already, nothing else tells
+        try:
             api.exit(self.pid, "kill" if kill else "shutdown")
-            answer = self._wait(None if kill else cast("float | None", timeout))
-        if answer is None:
-            api.exit(self.pid, "kill")
-            answer = self._wait(None)
+            answer = self._wait_or_end(watch, None if kill else cast("float | None", timeout))
+            if answer is None:
+                api.exit(self.pid, "kill")
+                answer = self._wait_or_end(watch, None)
+        finally:
+            api.demonitor(watch, flush=True)
         ended = self._ended(answer)
         # An end that was asked for is no failure.
-        return None if isinstance(ended, Failed) and ended.reason in ("shutdown", "killed", "noproc") else ended
+        asked_for = isinstance(ended, Failed) and isinstance(ended.reason, str)
+        return None if asked_for and ended.reason in ("shutdown", "killed", "noproc") else ended  # type: ignore[union-attr]
 
     def ignore(self) -> Done[T] | Failed | None:
         """Let it run on by itself, unlinked: what it has ended with if it has, else None (Elixir: `Task.ignore/1`)."""
@@ -387,6 +393,9 @@ def _next_end(window: deque[_Item], running: dict[Ref, _Item], timeout: float | 
         ref = answer.ref if isinstance(answer, Down) else answer[0]
         each = running.pop(ref)
         each.ended = each.task._ended(answer)
+        # Who traps exits would have as many of them in its mailbox as there are items.
+        api.unlink(each.task.pid)
+        api.receive(Exit(each.task.pid, ANY), timeout=0, default=None)
         return
     assert first is not None
     if not kill:

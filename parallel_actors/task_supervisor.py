@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from parallel_actors.dynamic_supervisor import DynamicSupervisor
+from parallel_actors.dynamic_supervisor import DynamicSupervisor, crowd_of
 from parallel_actors.process import options
 from parallel_actors.request import Done, Failed
 from parallel_actors.supervisor import Backoff, ChildSpec, ask
@@ -58,6 +58,7 @@ class TaskSupervisor(DynamicSupervisor):
             "max_seconds": max_seconds,
             "backoff": backoff,
         }
+        crowd_of(**choices, extra_arguments=())
         pid = options(name=name).start_link(TaskSupervisor, **choices)
         assert pid is not None
         return pid

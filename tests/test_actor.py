@@ -235,6 +235,20 @@ def test_calls_are_awaited_by_async_bodies(node: pa.ActorSystem, worker: int) ->
 
 
 @contract("S7.2")
+def test_an_awaited_call_has_its_time_too(node: pa.ActorSystem) -> None:
+    me, one = pa.self_(), counter(1)
+
+    async def body() -> None:
+        try:
+            await one.next_value.options(timeout=0.01).aio()
+        except pa.CallTimeout as error:
+            pa.send(me, ("late", error.elapsed))
+
+    pa.spawn(body)
+    assert pa.receive(("late", float), timeout=WAIT) == ("late", 0.01)
+
+
+@contract("S7.2")
 def test_calls_are_awaited_by_asyncio() -> None:
     async def program() -> list[int]:
         async with pa.ActorSystem(workers=2):
@@ -299,6 +313,9 @@ def test_actors_are_supervised(node: pa.ActorSystem) -> None:
         nobody.value()
     with pytest.raises(pa.NotRegistered, match="called 'nobody'"):
         pa.monitor(nobody)
+    pa.cast(nobody, "request")
+    with pytest.raises(pa.NoProc, match="called 'nobody'"):
+        pa.stop(nobody)
     for wrong in (lambda: pa.ref(int, "x"), lambda: pa.ref(Counter, 5)):  # type: ignore[type-var, arg-type]
         with pytest.raises(TypeError, match="expected a"):
             wrong()

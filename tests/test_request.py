@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import parallel_actors as pa
 from contract import contract
 from leaks import eventually
 from puppets import PLACES, WAIT, mail, place, puppet
+
+np: Any = pytest.importorskip("numpy")
 
 
 class Desk(pa.GenServer):
@@ -124,6 +127,24 @@ def test_requests_are_awaited(node: pa.ActorSystem) -> None:
     assert pa.receive(("awaited", list), timeout=WAIT)[1] == [0, 1, 2]
 
 
+@contract("S6.3", "S7.2", partly=True)
+def test_a_cancelled_await_leaves_nothing_behind() -> None:
+    """Found: the answer came to the mailbox."""
+
+    async def program() -> list[Any]:
+        async with pa.ActorSystem(workers=1):
+            server = desk(0)
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(pa.send_request(server, "later"), 0.01)
+            assert pa.call(server, "waiting") == 3
+            pa.cast(server, "now")
+            assert pa.call(server, "waiting") == 0
+            return mail()
+
+    assert asyncio.run(program()) == []
+
+
 @contract("S6.4")
 @everywhere
 def test_a_collection_gives_answers_as_they_come(node: pa.ActorSystem, here: int, there: int) -> None:
@@ -156,6 +177,7 @@ def test_a_collection_gives_answers_as_they_come(node: pa.ActorSystem, here: int
 def test_a_message_is_checked_by_hand(node: pa.ActorSystem) -> None:
     request = pa.send_request(desk(1), ("echo", "x"))
     pa.send(pa.self_(), "something else")
+    assert request.check((np.array([1, 2]), 1)) is None  # which isn't equal to anything
     found: list[Any] = []
     while not found or found[-1] is None:
         found.append(request.check(pa.receive(timeout=WAIT)))

@@ -14,7 +14,9 @@ import pytest
 import parallel_actors as pa
 from contract import contract
 from leaks import eventually
-from puppets import WAIT, mail, park
+from puppets import WAIT, mail, park, puppet
+
+np: Any = pytest.importorskip("numpy")
 
 SHUT = pa.Shutdown("told")
 ORDERLY = ["normal", "shutdown", SHUT]
@@ -499,6 +501,63 @@ def test_a_supervisor_takes_no_harm_from_what_it_does_not_know(me: pa.Pid) -> No
     assert list(pids(supervisor)) == ["a"]
 
 
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+def end_otherwise(asker: pa.Pid, name: str) -> None:
+    """A raw process that ends with an array, when it is told to end."""
+    pa.trap_exit(True)
+    pa.send(asker, ("up", name, pa.self_(), 0))
+    pa.receive(pa.Exit)
+    raise pa.ProcessExit(np.array([1, 2]))
+
+
+@contract("S8.3", "S1.7", partly=True)
+def test_reasons_that_are_not_plain_harm_no_supervisor(me: pa.Pid) -> None:
+    """Found: it compared a reason before it knew what it was, and took its repr()."""
+    supervisor = start(kid("a"), kid("b", target=end_otherwise, restart="temporary"), kid("c"))
+    for name in "abc":
+        up(name)
+    pa.Supervisor.terminate_child(supervisor, "b")
+    assert list(pids(supervisor)) == ["a", "c"]
+    pa.exit(pids(supervisor)["a"], Unspeakable())  # type: ignore[arg-type]
+    up("a")
+    pa.Supervisor.start_child(supervisor, kid("d", target=end_otherwise))
+    pa.stop(supervisor, "shutdown", timeout=WAIT)
+    assert ended(supervisor) == "shutdown"
+
+
+@contract("S8.3", "S10.1", partly=True)
+def test_stray_messages_harm_no_supervisor(me: pa.Pid) -> None:
+    strays: list[Any] = [(np.array([1, 2]), 1), (np.array([1, 2]), 1, 2), ("$restart", []), ("$restart", 1)]
+    for supervisor in (start(kid("a")), pa.DynamicSupervisor.start_link()):
+        for stray in strays:
+            pa.send(supervisor, stray)
+        assert pa.Supervisor.count_children(supervisor)["active"] <= 1
+
+
+@contract("S8.3", partly=True)
+def test_a_child_that_tells_its_end_too_early_is_stopped(me: pa.Pid) -> None:
+    """Found: an exit signal that it had sent was taken for its end, and it lived on alone."""
+    supervisor = pa.DynamicSupervisor.start_link()
+    pid = pa.DynamicSupervisor.start_child(supervisor, kid("a"))
+    assert pid is not None
+    pa.sys_.suspend(supervisor)
+    pa.sys_.replace_state(supervisor, tell_an_end)
+    pa.sys_.resume(supervisor)
+    pa.stop(supervisor, "shutdown", timeout=WAIT)
+    eventually(lambda: not pa.is_alive(pid), "it is stopped")
+
+
+def tell_an_end(state: Any) -> Any:
+    for pid in state.children:
+        pa.send(pa.self_(), pa.Exit(pid, "a lie"))
+        state.children = dict(state.children)
+    return state
+
+
 # --- deaths -----------------------------------------------------------------------------------------------------------
 
 
@@ -522,6 +581,31 @@ def test_the_death_of_a_worker_counts_once(actor_system: pa.ActorSystem, strateg
             "all of them are up again, elsewhere or on the new worker",
         )
     assert ended(supervisor) == "shutdown"  # the second one was one too many
+
+
+@contract("S8.7")
+def test_who_goes_down_with_a_worker_by_a_link_counts_with_it(actor_system: pa.ActorSystem) -> None:
+    """Found: those elsewhere, linked to one that lived there, counted once more."""
+    pa.trap_exit(True)
+    specs = [pa.child(Kid, pa.self_(), "there", worker=1)]
+    specs += [pa.child(link_and_park, pa.self_(), id=n, worker=0) for n in range(3)]
+    supervisor = pa.options(worker=0).start_link(pa.Supervisor, specs, max_restarts=1, max_seconds=60)
+    first = up("there")
+    for _ in range(3):
+        pa.send(pa.receive(("link", pa.Pid), timeout=WAIT)[1], first)
+        assert pa.receive("linked", timeout=WAIT) == "linked"
+    os.kill(actor_system.worker_pids[1], signal.SIGKILL)
+    up("there")
+    for _ in range(3):
+        assert pa.receive(("link", pa.Pid), timeout=WAIT)
+    assert pa.is_alive(supervisor)
+
+
+def link_and_park(asker: pa.Pid) -> None:
+    pa.send(asker, ("link", pa.self_()))
+    pa.link(pa.receive(pa.Pid))
+    pa.send(asker, "linked")
+    park()
 
 
 @contract("S9.2", "S8.3", partly=True)
@@ -654,6 +738,27 @@ def test_partitions_are_found_by_key(me: pa.Pid) -> None:
 
 def find_all(asker: pa.Pid, keys: list[Any]) -> None:
     pa.send(asker, ("found", [pa.PartitionSupervisor.whereis("parts", key) for key in keys]))
+
+
+class Curious(Kid):
+    """Asks for its siblings while it starts."""
+
+    def init(self, asker: pa.Pid, name: str, mode: str = "ok") -> Any:
+        pa.send(asker, ("count", pa.PartitionSupervisor.partitions("curious")))
+        return super().init(asker, name)
+
+
+@contract("S8.4", partly=True)
+def test_partitions_are_counted_by_children_that_start(me: pa.Pid) -> None:
+    """Found: they waited for the supervisor, which waited for them; and a temporary one that had ended didn't count."""
+    pa.PartitionSupervisor.start_link(pa.child(Curious, me, "part", restart="temporary"), name="curious", partitions=3)
+    assert [pa.receive(("count", int), timeout=WAIT)[1] for _ in range(3)] == [3, 3, 3]
+    end(up("part"), "normal")
+    eventually(lambda: pa.Supervisor.count_children("curious")["active"] == 2, "one has ended")
+    assert puppet(1).do(pa.PartitionSupervisor.partitions, "curious") == 3
+    pa.register("no supervisor", puppet(0).pid)
+    with pytest.raises(pa.NoProc, match="expected the name of a PartitionSupervisor"):
+        pa.PartitionSupervisor.partitions("no supervisor")
 
 
 @contract("S8.4", partly=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ class Stack(pa.GenServer):
         return pa.NoReply([request, *state])
 
     def handle_info(self, message: Any, state: list[Any]) -> Any:
-        return pa.NoReply([message, *state])
+        return pa.NoReply([threading.Lock()] if message == "lock" else [message, *state])
 
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
         return {**status, "state": f"{len(status['state'])} items"}
@@ -52,9 +53,30 @@ def test_the_state_is_read_and_replaced(stack: pa.Pid) -> None:
 def test_a_state_that_cannot_travel_harms_nobody(stack: pa.Pid) -> None:
     with pytest.raises(pa.NotPicklable):
         pa.sys_.replace_state(stack, lambda state: [threading.Lock()])
+    assert pa.sys_.get_state(stack) == [1, 2]  # it is as it was
+    pa.send(stack, "lock")
     with pytest.raises(pa.NotPicklable):
         pa.sys_.get_state(stack)
     assert pa.sys_.get_status(stack)["state"] == "1 items"
+
+
+@contract("S6.1", "S10.2", partly=True)
+def test_a_change_that_fails_leaves_the_server_as_it_was(stack: pa.Pid) -> None:
+    """Found: it ended the server, where the exception couldn't travel or wasn't an Exception."""
+
+    def raises(state: Any) -> Any:
+        error = ValueError("can't travel")
+        error.lock = threading.Lock()  # type: ignore[attr-defined]
+        raise error
+
+    def leaves(state: Any) -> Any:
+        raise SystemExit(3)
+
+    with pytest.raises(Exception, match="can't travel"):
+        pa.sys_.replace_state(stack, raises)
+    with pytest.raises(pa.ActorError, match="the server goes on as it was"):
+        pa.sys_.replace_state(stack, leaves)
+    assert pa.sys_.get_state(stack) == [1, 2]
 
 
 @contract("S6.8", partly=True)
@@ -82,6 +104,44 @@ def test_a_suspended_server_leaves_its_messages_alone(stack: pa.Pid) -> None:
     pa.sys_.resume(stack)
     assert pa.call(stack, "all", timeout=WAIT) == [4, 3, 9]
     pa.sys_.resume(stack)
+
+
+class Careful(Stack):
+    def terminate(self, reason: Any, state: Any) -> None:
+        pa.send(state[0], ("terminated", reason))
+
+
+class Plain(pa.Actor):
+    pass
+
+
+@contract("S6.1", "S6.6", partly=True)
+def test_the_new_code_may_have_a_terminate(stack: pa.Pid) -> None:
+    pa.sys_.suspend(stack)
+    for wrong in (Plain, int, 5):
+        with pytest.raises(TypeError, match="expected a class or a module with init"):
+            pa.sys_.change_code(stack, wrong)
+    pa.sys_.change_code(stack, Careful)
+    pa.sys_.replace_state(stack, partial(lambda me, state: [me], pa.self_()))
+    pa.sys_.resume(stack)
+    pa.exit(stack, "shutdown")
+    assert pa.receive(("terminated", "shutdown"), timeout=WAIT)
+    actor = pa.start(Plain)
+    pa.sys_.suspend(actor)
+    with pytest.raises(TypeError, match="expected a class or a module with init"):
+        pa.sys_.change_code(actor, Plain)
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_a_trace_of_what_has_no_words(stack: pa.Pid) -> None:
+    """Found: the trace ended the server."""
+    pa.sys_.trace(stack, True)
+    pa.cast(stack, Unspeakable())
+    assert len(pa.call(stack, "all")) == 3
 
 
 class Second(Stack):
@@ -120,6 +180,12 @@ def test_a_suspended_server_ends_with_its_parent(node: pa.ActorSystem) -> None:
     pa.stop(supervisor, "shutdown", timeout=WAIT)
     assert not any(pa.is_alive(pid) for pid in children if pid)
     pa.trap_exit(False)
+
+
+def test_a_suspended_server_is_stopped(stack: pa.Pid) -> None:
+    pa.sys_.suspend(stack)
+    pa.stop(stack, timeout=WAIT)
+    assert not pa.is_alive(stack)
 
 
 def test_terminate_ends_a_suspended_server_too(stack: pa.Pid) -> None:

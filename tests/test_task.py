@@ -170,6 +170,23 @@ def test_shutdown_gives_a_result_that_came(me: pa.Pid) -> None:
     assert mail() == []
 
 
+@contract("S8.5", partly=True)
+def test_a_task_that_was_waited_for_can_still_be_shut_down(me: pa.Pid) -> None:
+    """Found: it waited for ever, since nothing told of the end any more."""
+    late = pa.Task.async_(park)
+    with pytest.raises(pa.CallTimeout):
+        late.await_(0.01)
+    assert late.shutdown(WAIT) is None
+    assert not pa.is_alive(late.pid)
+    done = pa.Task.async_(int)
+    assert done.await_(WAIT) == 0
+    assert done.shutdown(WAIT) is None
+    assert done.yield_(None) == pa.Failed("noproc")
+    with pytest.raises(pa.RemoteError, match="noproc"):
+        done.await_(None)
+    assert settled() == []
+
+
 def trap_and_park(asker: pa.Pid) -> None:
     pa.trap_exit(True)
     pa.send(asker, "trapping")
@@ -231,6 +248,8 @@ def test_what_is_no_function_is_refused(me: pa.Pid, jobs: pa.Pid) -> None:
         pa.Task.async_(print, make_lock())
     with pytest.raises(ValueError, match="max_concurrency"):
         pa.Task.async_stream(abs, [], max_concurrency=0)
+    with pytest.raises(ValueError, match="max_children"):
+        pa.TaskSupervisor.start_link(max_children=-1)
     with pytest.raises(ValueError, match="on_timeout"):
         pa.Task.async_stream(abs, [], on_timeout="no")  # type: ignore[call-overload]
     assert mail() == []
@@ -251,7 +270,7 @@ def test_a_stream_keeps_the_order_of_its_items(me: pa.Pid, most: int) -> None:
     assert list(pa.Task.async_stream(sleepy, delays, max_concurrency=most)) == delays
     assert list(pa.Task.async_stream(double, range(50), max_concurrency=most)) == [2 * n for n in range(50)]
     assert list(pa.Task.async_stream(abs, [])) == []
-    assert settled() == []
+    assert mail() == []  # nor the ends of its linked tasks, though the caller traps exits
 
 
 @contract("S8.5")
