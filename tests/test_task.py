@@ -353,7 +353,9 @@ def test_supervised_tasks(me: pa.Pid, jobs: pa.Pid) -> None:
 @contract("S8.4", "S8.5", partly=True)
 def test_a_supervisor_of_tasks_ends_them(me: pa.Pid) -> None:
     jobs = pa.TaskSupervisor.start_link(max_children=2, name="jobs")
-    task = pa.TaskSupervisor.async_nolink("jobs", park)
+    task = pa.TaskSupervisor.async_nolink("jobs", begin_and_park, me)
+    # It has begun: so its owner's monitor is there before the supervisor's exit, which is another's signal.
+    assert pa.receive("begun", timeout=WAIT) == "begun"
     pid = pa.TaskSupervisor.start_child("jobs", trap_and_park, me, shutdown=0.01)
     assert pa.receive("trapping", timeout=WAIT) == "trapping"
     assert set(pa.TaskSupervisor.children("jobs")) == {task.pid, pid}
@@ -363,6 +365,11 @@ def test_a_supervisor_of_tasks_ends_them(me: pa.Pid) -> None:
     pa.stop(jobs, "shutdown", timeout=WAIT)
     assert task.yield_(WAIT) == pa.Failed("shutdown")
     assert not pa.is_alive(pid)
+
+
+def begin_and_park(asker: pa.Pid) -> None:
+    pa.send(asker, "begun")
+    park()
 
 
 @contract("S8.5", partly=True)
