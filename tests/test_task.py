@@ -51,13 +51,24 @@ def settled() -> list[Any]:
 @contract("S8.5")
 def test_a_task_gives_its_result_once(me: pa.Pid) -> None:
     tasks = [pa.Task.async_(pow, 2, n) for n in range(20)]
-    assert {task.pid.worker for task in tasks} == {0, 1}
     assert [task.await_(WAIT) for task in reversed(tasks)] == [2**n for n in reversed(range(20))]
     assert settled() == []
     assert pa.Task.async_(double, 4).await_(WAIT) == 8
     # Asked again it is gone: the process is dead and nothing waits.
     with pytest.raises(pa.CallTimeout):
         tasks[0].await_(0.01)
+
+
+@contract("S8.5", partly=True)
+def test_tasks_spread_over_the_workers(me: pa.Pid) -> None:
+    tasks = []
+    for _ in range(20):
+        tasks.append(pa.Task.async_(begin_and_park, me))
+        assert pa.receive("begun", timeout=WAIT) == "begun"
+    found = {task.pid.worker for task in tasks}
+    for task in tasks:
+        task.shutdown("brutal_kill")
+    assert found == {0, 1}
 
 
 @contract("S8.5")
