@@ -5,8 +5,6 @@ It has no children when it starts, knows them by their pids, and stops them all 
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +18,13 @@ from parallel_actors.supervisor import (
     Intensity,
     Supervising,
     ask,
-    ask_to_end,
     attempt_in,
-    check_end,
     counted,
     died_with,
-    grace,
     report,
     spec_of,
     start_child_of,
-    stop_child,
-    wait_for_end,
+    stop_children,
 )
 from parallel_actors.workers import api
 from parallel_actors.workers.errors import ChildError, StartError
@@ -174,14 +168,9 @@ class DynamicSupervisor(Supervising):
 
     def terminate(self, reason: Any, state: Any) -> None:
         """All of them at once: each has its own time."""
-        asked = [(pid, spec, *ask_to_end(pid, spec)) for pid, spec in state.children.items()]
-        state.children.clear()
+        children, state.children = state.children, {}
         state.restarting.clear()
-        began = time.monotonic()
-        for pid, spec, ref, told in sorted(asked, key=lambda each: _within(each[1])):
-            seconds = grace(spec)
-            left = None if seconds is None else max(0.0, began + seconds - time.monotonic())
-            check_end(pid, spec, wait_for_end(pid, spec, ref, left), told)
+        stop_children(children)
 
     # --- requests ---
 
@@ -198,7 +187,7 @@ class DynamicSupervisor(Supervising):
         spec = crowd.children.pop(pid, None)
         if spec is None:
             raise ChildError(f"expected the pid of a child, got {pid!r}", reason="not_found", target=pid)
-        stop_child(pid, spec)
+        stop_children({pid: spec})
 
     def do_which_children(self, crowd: _Crowd) -> list[ChildInfo]:
         running = [ChildInfo(spec.id, pid, spec.type) for pid, spec in crowd.children.items()]
@@ -242,12 +231,6 @@ class DynamicSupervisor(Supervising):
         """How many there are: "specs", "active", "supervisors", "workers"."""
         found: dict[str, int] = ask(supervisor, "count_children")
         return found
-
-
-def _within(spec: ChildSpec) -> float:
-    """Seconds until its kill is due."""
-    seconds = grace(spec)
-    return math.inf if seconds is None else seconds
 
 
 def crowd_of(

@@ -24,8 +24,7 @@ from parallel_actors.process import is_whole, options
 from parallel_actors.workers import api
 from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, StartError
 from parallel_actors.workers.ident import Pid
-from parallel_actors.workers.patterns import ANY
-from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown, is_orderly
+from parallel_actors.workers.reasons import Crash, Exit, Shutdown, WorkerDown, is_orderly
 
 if TYPE_CHECKING:
     from parallel_actors.gen_server import Server
@@ -230,44 +229,15 @@ def died_with(error: StartError) -> Pid | None:
     return error.target if isinstance(error.target, Pid) else None
 
 
-def ask_to_end(pid: Pid, spec: ChildSpec) -> tuple[Any, Any]:
-    """Begin to stop a child: the reference of the Down to wait for, and the reason if its end was told already."""
-    ref = api.monitor(pid)
-    api.unlink(pid)
-    told = api.receive(Exit(pid, ANY), timeout=0, default=None)
-    api.exit(pid, "kill" if spec.shutdown == "brutal_kill" else "shutdown")
-    return ref, None if told is None else told.reason
-
-
-def wait_for_end(pid: Pid, spec: ChildSpec, ref: Any, seconds: float | None) -> Any:
-    """The reason with which a child ends that was asked to; killed after so many seconds."""
-    down = api.receive(Down(ref, ANY, ANY), timeout=seconds, default=None)
-    if down is None:
-        api.exit(pid, "kill")
-        down = api.receive(Down(ref, ANY, ANY))
-    return down.reason
-
-
-def grace(spec: ChildSpec) -> float | None:
-    """Seconds that a child has from the signal to its kill; None: for ever (a kill needs no second one)."""
-    return spec.shutdown if isinstance(spec.shutdown, (int, float)) else None
-
-
-def stop_child(pid: Pid, spec: ChildSpec) -> None:
-    """Stop one child, and wait until it is gone."""
-    ref, told = ask_to_end(pid, spec)
-    check_end(pid, spec, wait_for_end(pid, spec, ref, grace(spec)), told)
-
-
-def check_end(pid: Pid, spec: ChildSpec, reason: object, told: object) -> None:
-    """Report a child that ended otherwise than it was asked to. told: the reason, if its end was known before."""
-    if isinstance(reason, str) and reason == "noproc" and told is not None:
-        reason = told
-    fine = {"killed" if spec.shutdown == "brutal_kill" else "shutdown", "noproc"}
-    if spec.restart != "permanent":
-        fine.add("normal")
-    if not (isinstance(reason, Shutdown) or (isinstance(reason, str) and reason in fine)):
-        report("shutdown_error", pid, spec, reason)
+def stop_children(children: dict[Pid, ChildSpec]) -> None:
+    """Stop children, all at once, and wait until they are gone. Reports an end that wasn't the one asked for."""
+    for pid, reason in api.stop_all({pid: spec.shutdown for pid, spec in children.items()}).items():
+        spec = children[pid]
+        fine = ["killed" if spec.shutdown == "brutal_kill" else "shutdown", "noproc"]
+        if spec.restart != "permanent":
+            fine.append("normal")
+        if not (isinstance(reason, Shutdown) or (type(reason) is str and reason in fine)):
+            report("shutdown_error", pid, spec, reason)
 
 
 def report(event: str, pid: Pid | None, spec: ChildSpec | None, reason: object) -> None:
@@ -382,7 +352,7 @@ class _Tree:
             self.children.pop(child.spec.id, None)
         if pid is not None:
             del self.by_pid[pid]
-            stop_child(pid, child.spec)
+            stop_children({pid: child.spec})
 
     def affected(self, child: _Child) -> list[_Child]:
         """Who is started anew together with `child`, in start order."""

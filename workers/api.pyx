@@ -23,7 +23,7 @@ from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
 import time as _time
 
 from parallel_actors.workers.errors import NoProc, NotRegistered, NotRunning, ReceiveTimeout
-from parallel_actors.workers.reasons import Down
+from parallel_actors.workers.reasons import Down, Exit
 
 cdef object _NO_DEFAULT = object()
 cdef double FOREVER = -1.0
@@ -459,6 +459,108 @@ def exit(target, reason, /):
     s.exit_signal(pid, p.pid, s.codec.isolate(reason), flags, 0)
     if p.pending is not None:
         s.check(p)
+
+
+cdef Envelope gather(Process p, Envelope before, dict waiting, dict ends, dict told):
+    """Take the Downs that `waiting` is for, and Exits of their processes, out of the mailbox after `before`; its last envelope then."""
+    cdef Envelope envelope = p.first if before is None else before.next
+    cdef Envelope following
+    while envelope is not None:
+        following = envelope.next
+        body = envelope.body
+        if type(body) is Down:
+            pid = waiting.pop(body.ref, None)
+            if pid is not None:
+                ends[pid] = body.reason
+                p.unlink(before, envelope)
+                envelope = following
+                continue
+        elif type(body) is Exit and body.pid in ends:
+            told.setdefault(body.pid, body.reason)
+            p.unlink(before, envelope)
+            envelope = following
+            continue
+        before = envelope
+        envelope = following
+    return before
+
+
+def stop_all(dict children not None, /):
+    """End linked processes, all at once: `{pid: shutdown}`; returns when they are gone, with the reasons `{pid: reason}`.
+
+    `shutdown` is that of a child's spec: each gets the exit signal `shutdown`, and is killed where it hasn't ended after so many
+    seconds ("infinity": never); "brutal_kill": is killed. The links are taken off first. One that was dead before has the reason
+    of its Exit, where that is in the mailbox, else "noproc".
+
+    A supervisor does this for thousands: so it is one pass over them, and one over the mailbox (each `receive` of one Down
+    would look at all others).
+    """
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef dict waiting = {}                          # Ref -> Pid
+    cdef dict ends = dict.fromkeys(children, NOT_FOUND)     # Pid -> reason
+    cdef dict told = {}                             # Pid -> the reason of its Exit
+    cdef list due = []                              # (seconds, Pid)
+    cdef Envelope before = None
+    cdef Py_ssize_t asked = 0, first = 0
+    cdef double began, left
+    cdef Ref ref
+    cdef Pid pid
+    if p.flags & SCANNING:
+        raise RuntimeError("stop_all() was called while a message of the same process was being matched or unpickled")
+    for pid, limit in list(children.items()):
+        ref = s.make_ref(p)
+        waiting[ref] = pid
+        s.add_monitor(p, ref, pid)
+        # From here on no Exit of it comes any more: one that dies now tells by its Down.
+        s.remove_link(p, pid)
+        if type(limit) is str and limit == "brutal_kill":
+            s.exit_signal(pid, p.pid, "kill", IS_KILL, 0)
+        else:
+            s.exit_signal(pid, p.pid, "shutdown", 0, 0)
+            if type(limit) is not str:
+                due.append((limit, pid))
+        s.spend(p)
+        if p.pending is not None:
+            s.check(p)
+        asked += 1
+        if asked & 511 == 0:
+            before = gather(p, before, waiting, ends, told)     # the mailbox stays short meanwhile
+    due.sort(key=_seconds_first)
+    began = _time.monotonic()
+    try:
+        while True:
+            if p.kind == GUEST:
+                s.poll(0)
+            before = gather(p, before, waiting, ends, told)
+            if not waiting:
+                break
+            left = 0
+            while first < len(due) and left <= 0:
+                limit, pid = due[first]
+                if ends[pid] is NOT_FOUND:
+                    left = began + limit - _time.monotonic()
+                    if left > 0:
+                        break
+                    s.exit_signal(pid, p.pid, "kill", IS_KILL, 0)
+                first += 1
+            before = gather(p, before, waiting, ends, told)     # who lived here is dead at once
+            if not waiting:
+                break
+            if left > 0:
+                s.arm(p, left)
+            s.block(p, MAIL)
+            s.disarm(p)
+    finally:
+        s.disarm(p)
+    for pid, reason in told.items():
+        if type(ends[pid]) is str and ends[pid] == "noproc":
+            ends[pid] = reason
+    return ends
+
+
+def _seconds_first(pair):
+    return pair[0]
 
 
 def link(target, /):
