@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 import parallel_actors as pa
 from leaks import eventually
+from parallel_actors.workers import api
 from puppets import GUEST, PLACES, WAIT, Puppet, get, leave, mail, obey, park, place, puppet
 
 everywhere = pytest.mark.parametrize(("here", "there"), PLACES, ids=str)
@@ -564,3 +567,132 @@ def test_the_names_of_a_whole_chain_are_free_when_the_last_one_falls(node: pa.Ac
     assert Puppet.reason_of(watch) == "boom"
     assert pa.whereis("chain 9") is None
     eventually(lambda: pa.registered() == [], "all names are free")
+
+
+# --- stop_all: what supervisors stop their children by ----------------------------------------------------------------
+
+
+def trap_and_leave(starter: pa.Pid, reason: object) -> None:
+    """Traps exits, and ends otherwise than it is asked to."""
+    pa.trap_exit(True)
+    pa.send(starter, "trapping")
+    pa.receive(pa.Exit)
+    leave(reason)
+
+
+def trap_and_park(starter: pa.Pid) -> None:
+    pa.trap_exit(True)
+    pa.send(starter, "trapping")
+    park()
+
+
+def await_trapping(count: int) -> None:
+    for _ in range(count):
+        pa.receive("trapping", timeout=WAIT)
+
+
+@pytest.mark.contract("S8.1", "S8.3", partly=True)
+@pytest.mark.parametrize("here", [GUEST, 0])
+def test_stop_all_ends_each_as_it_is_asked_to(node: pa.ActorSystem, here: int) -> None:
+    boss = place(here)
+    boss.do(pa.trap_exit)
+    mine, expected = boss.do(start_all_kinds)
+    assert boss.do(stop_all, mine) == expected
+    assert not any(pa.is_alive(pid) for pid in mine)
+    # What else is in the mailbox stays there, in its order.
+    assert boss.do(mail) == [1, pa.Exit(boss.pid, "a lie"), 2, 3]
+    assert boss.do(links) == []
+    pa.trap_exit(False)
+
+
+def links() -> list[pa.Pid]:
+    return [pid for pid in pa.process_info(pa.self_(), "links") if pid.worker < pa.worker_count()]
+
+
+def stop_all(children: dict[pa.Pid, Any]) -> dict[pa.Pid, Any]:
+    return api.stop_all(children)
+
+
+def start_all_kinds() -> tuple[dict[pa.Pid, Any], dict[pa.Pid, Any]]:
+    """Children of all kinds on both workers: how to stop each, and the reason that it ends with."""
+    me = pa.self_()
+    shutdown: dict[pa.Pid, Any] = {}
+    expected: dict[pa.Pid, Any] = {}
+
+    def have(pid: pa.Pid, how: Any, reason: Any) -> pa.Pid:
+        shutdown[pid], expected[pid] = how, reason
+        return pid
+
+    pa.send(me, 1)
+    for worker in (0, 1):
+        spawn_link = pa.options(worker=worker).spawn_link
+        have(spawn_link(park), 5.0, "shutdown")
+        have(spawn_link(park), "infinity", "shutdown")
+        have(spawn_link(park), 0, "shutdown")
+        have(spawn_link(park), "brutal_kill", "killed")
+        have(spawn_link(trap_and_park, me), 0.02, "killed")
+        have(spawn_link(trap_and_park, me), 0, "killed")
+        have(spawn_link(trap_and_leave, me, ("no", [1])), "infinity", ("no", [1]))
+        await_trapping(3)
+        for told in (True, False):
+            pid = have(spawn_link(park), 5.0, "boom" if told else "noproc")
+            watch = pa.monitor(pid)
+            if not told:
+                pa.unlink(pid)
+            pa.exit(pid, "boom")
+            pa.receive(pa.Down(watch, pid, "boom"), timeout=WAIT)
+    pa.send(me, pa.Exit(me, "a lie"))
+    pa.send(me, 2)
+    pa.send(me, 3)
+    return shutdown, expected
+
+
+@pytest.mark.contract("S8.3", "S9.2", partly=True)
+def test_stop_all_sees_the_death_of_a_worker(actor_system: pa.ActorSystem) -> None:
+    pa.trap_exit(True)
+    boss = puppet(0)
+    boss.do(pa.trap_exit)
+    there = boss.do(start_on, 1, 3)
+    boss.tell(stop_and_tell, pa.self_(), there)
+    eventually(lambda: pa.process_info(boss.pid, "monitors"), "it waits for them")
+    os.kill(actor_system.worker_pids[1], signal.SIGKILL)
+    assert pa.receive(dict, timeout=WAIT) == dict.fromkeys(there, pa.WorkerDown(1, signal.SIGKILL))
+    pa.exit(boss.pid, "kill")  # it traps exits: the stop of the system would wait for it
+
+
+def start_on(worker: int, count: int) -> dict[pa.Pid, Any]:
+    pids = [pa.options(worker=worker).spawn_link(trap_and_park, pa.self_()) for _ in range(count)]
+    await_trapping(count)
+    return dict.fromkeys(pids, "infinity")
+
+
+def stop_and_tell(to: pa.Pid, children: dict[pa.Pid, Any]) -> None:
+    pa.send(to, api.stop_all(children))
+
+
+@pytest.mark.contract("S8.3", partly=True)
+def test_who_stops_others_can_be_killed_meanwhile(node: pa.ActorSystem) -> None:
+    boss = puppet(0)
+    stubborn = boss.do(start_on, 1, 1)
+    boss.tell(stop_and_tell, pa.self_(), stubborn)
+    eventually(lambda: pa.process_info(boss.pid, "monitors"), "it waits for them")
+    pa.exit(boss.pid, "kill")
+    assert boss.reason() in ("killed", "noproc")
+    assert mail() == []
+
+
+def stop_inside_a_pattern() -> str:
+    def pattern(message: object) -> bool:
+        api.stop_all({})
+        return True
+
+    pa.send(pa.self_(), "x")
+    try:
+        pa.receive(pattern)
+    except RuntimeError as error:
+        return str(error)
+    return "nothing"
+
+
+def test_stop_all_is_refused_inside_a_pattern(node: pa.ActorSystem) -> None:
+    assert "while a message of the same process was being matched" in puppet(0).do(stop_inside_a_pattern)

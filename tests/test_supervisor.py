@@ -14,6 +14,9 @@ import pytest
 import parallel_actors as pa
 from contract import contract
 from leaks import eventually
+from parallel_actors import dynamic_supervisor
+from parallel_actors import supervisor as supervisor_module
+from parallel_actors.workers import api
 from puppets import WAIT, mail, park, puppet
 
 np: Any = pytest.importorskip("numpy")
@@ -708,6 +711,54 @@ def test_many_dynamic_children_stop_at_once(me: pa.Pid) -> None:
         pa.DynamicSupervisor.start_child(supervisor, kid(str(n), target=Stubborn, shutdown=1.0))
     pa.stop(supervisor, "shutdown", timeout=WAIT)
     assert ended(supervisor) == "shutdown"
+
+
+class Counted:
+    """The engine, as a supervisor sees it: notes the operations it asks for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "self_":  # of its reports
+            self.asked.append(name)
+        return getattr(api, name)
+
+
+class Many(pa.DynamicSupervisor):
+    """Starts children by the thousand, and tells which operations it needed to stop them."""
+
+    def init(self, asker: pa.Pid) -> Any:
+        self.asker = asker
+        return self.supervise()
+
+    def do_start_many(self, crowd: Any, count: int, specs: list[pa.ChildSpec]) -> list[pa.Pid | None]:
+        return [self.do_start_child(crowd, specs[n % len(specs)]) for n in range(count)]
+
+    def terminate(self, reason: Any, state: Any) -> None:
+        counted = Counted()
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (supervisor_module, dynamic_supervisor):
+                patch.setattr(module, "api", counted)
+            super().terminate(reason, state)
+        pa.send(self.asker, ("asked", counted.asked))
+
+
+@contract("S8.4", partly=True)
+@pytest.mark.parametrize("count", [10, 10_000])
+def test_thousands_of_children_are_stopped_by_one_operation(me: pa.Pid, count: int) -> None:
+    """Found: it took four for each, one of them a look through all that had ended: 10,000 took seconds."""
+    supervisor = pa.start_link(Many, me)
+    assert supervisor is not None
+    specs = [pa.child(pa.GenServer), pa.child(pa.GenServer, shutdown="brutal_kill"), pa.child(park)]
+    children = supervisor_module.ask(supervisor, "start_many", count, specs)
+    stubborn = pa.DynamicSupervisor.start_child(supervisor, kid("a", target=Stubborn, shutdown=0.05))
+    assert stubborn is not None
+    assert {pid.worker for pid in children} == {0, 1}
+    pa.stop(supervisor, "shutdown", timeout=None)
+    assert ended(supervisor) == "shutdown"
+    assert pa.receive(("asked", list), timeout=WAIT) == ("asked", ["stop_all"])
+    assert pa.processes() == [me]
 
 
 # --- PartitionSupervisor ----------------------------------------------------------------------------------------------
