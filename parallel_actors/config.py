@@ -225,6 +225,14 @@ class Options:
     prefix_output: bool = False
     """Mark each line that a worker prints with its source."""
 
+    max_reports: int = 100
+    """Reports of each kind (crashes, supervisor reports, dead letters, ...) that each worker logs in a second. What is
+    more is counted, and one line tells how many. What user code logs or prints isn't limited."""
+
+    forward_logs: bool = False
+    """Hand log records of the workers to `logging` in the program that started the system, fields included, instead of
+    writing them to its stderr. Only for `ActorSystem`: what `parallel-actors run` runs lives on the workers itself."""
+
     pin: bool | None = None
     """Bind each worker to a core of its own. None: no."""
 
@@ -247,6 +255,8 @@ class Settings(TypedDict, total=False):
     long_schedule: float | None
     log_level: str | None
     prefix_output: bool | None
+    max_reports: int | None
+    forward_logs: bool | None
     pin: bool | None
     spin: bool | None
     name: str | None
@@ -260,6 +270,8 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "long_schedule": _seconds,
     "log_level": _level,
     "prefix_output": _flag,
+    "max_reports": _whole_number(0, 1_000_000),
+    "forward_logs": _flag,
     "pin": _flag_or_auto,
     "spin": _flag_or_auto,
     "name": _label,

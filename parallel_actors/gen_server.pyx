@@ -215,7 +215,8 @@ class GenServer:
 
     def handle_info(self, message, state):
         """Handle any other message, and "timeout": `NoReply`, `Stop`. Default: a warning in the log."""
-        _LOG.warning("%s in %r has no handle_info: dropped the message %s", called_as(self), api.self_(), short(message))
+        if here().admits("unexpected_message"):
+            _LOG.warning("%s in %r has no handle_info: dropped the message %s", called_as(self), api.self_(), short(message))
         return NoReply()
 
     def handle_continue(self, term, state):
@@ -313,10 +314,10 @@ cdef class Server:
     cdef object refuse(self, reason):
         """The server doesn't come up. Its starter has the reason from its end."""
         cdef dict facts
-        if not is_orderly(reason):
+        if not is_orderly(reason) and self.scheduler.admits("crash"):
             facts = self.scheduler.crash_facts(me(self.scheduler), shown_reason(reason))
             facts["initial_call"] = self.title
-            self.scheduler.report("crash", facts)
+            self.scheduler.report("crash", facts, True)
         raise ProcessExit(reason)
 
     def handle(self, message):
@@ -561,7 +562,7 @@ cdef class Server:
                 answer_to(self.scheduler, <tuple>from_, answer)
             except BaseException as error:
                 reason = self.reason_of(error)
-        if not is_orderly(reason):
+        if not is_orderly(reason) and self.scheduler.admits("crash"):
             self.report(reason)
         raise ProcessExit(reason)
 
@@ -579,7 +580,7 @@ cdef class Server:
         facts["last_message"] = shown["message"]
         facts["state"] = shown["state"]
         facts["reason"] = shown_reason(reason)
-        self.scheduler.report("crash", facts)
+        self.scheduler.report("crash", facts, True)
 
 
 class Defaults(GenServer):

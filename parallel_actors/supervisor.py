@@ -25,6 +25,7 @@ from parallel_actors.workers import api
 from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, StartError
 from parallel_actors.workers.ident import Pid
 from parallel_actors.workers.reasons import Crash, Exit, Shutdown, WorkerDown, is_orderly
+from parallel_actors.workers.scheduler import current_scheduler
 
 if TYPE_CHECKING:
     from parallel_actors.gen_server import Server
@@ -240,9 +241,15 @@ def stop_children(children: dict[Pid, ChildSpec]) -> None:
             report("shutdown_error", pid, spec, reason)
 
 
+def admits(kind: str) -> bool:
+    """Whether there may be one more report of this kind in this second; it is counted."""
+    scheduler = current_scheduler()
+    return scheduler is None or scheduler.admits(kind)
+
+
 def report(event: str, pid: Pid | None, spec: ChildSpec | None, reason: object) -> None:
     """One supervisor report (OTP: the SUPERVISOR REPORT of `logger`): text for people, `extra` for programs."""
-    if not _LOG.isEnabledFor(logging.ERROR):
+    if not _LOG.isEnabledFor(logging.ERROR) or not admits("supervisor"):
         return
     try:
         text = str(reason) if isinstance(reason, Crash) else repr(reason)
@@ -261,7 +268,8 @@ def report(event: str, pid: Pid | None, spec: ChildSpec | None, reason: object) 
             "supervisor": api.self_(),
             "child": pid,
             "child_id": None if spec is None else spec.id,
-            "exit_reason": text,
+            "restart": None if spec is None else spec.restart,
+            "reason": text,
         },
     )
 
@@ -296,7 +304,8 @@ class Supervising(GenServer):
             return Reply(("error", error))
 
     def handle_cast(self, request: Any, state: Any) -> Any:
-        _LOG.warning("supervisor %r got a cast that it doesn't know: %r", api.self_(), request)
+        if admits("unexpected_message"):
+            _LOG.warning("supervisor %r got a cast that it doesn't know: %r", api.self_(), request)
         return NoReply()
 
     def too_many(self, pid: Pid | None, spec: ChildSpec) -> Stop:

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from parallel_actors import process
 from parallel_actors.config import Options, Settings, resolve
+from parallel_actors.root.records import Reader
 from parallel_actors.workers import api, guest
 from parallel_actors.workers.errors import ActorError, NotRunning, StartError
 from parallel_actors.workers.ident import Pid, Ref
@@ -49,11 +50,12 @@ class _Node:
     scheduler: Scheduler
     pid: Pid
     former: Scheduler | None  # of this thread, put back at the end
+    records: Reader | None  # hands the workers' log records to our loggers
     thread: int = field(default_factory=threading.get_ident)
 
 
-def _start_root(segment: Segment, options: Options) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the root and wait until its workers are up: the root, and the pipe that stops it."""
+def _start_root(segment: Segment, options: Options) -> tuple[subprocess.Popen[bytes], int, Reader | None]:
+    """Start the root and wait until its workers are up: the root, the pipe that stops it, who reads its log records."""
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as its:
 
         def pipe(out: contextlib.ExitStack, into: contextlib.ExitStack) -> tuple[int, int]:
@@ -69,12 +71,18 @@ def _start_root(segment: Segment, options: Options) -> tuple[subprocess.Popen[by
             its.callback(os.close, launcher)
             control, control_in = pipe(its, kept)
             report_out, report = pipe(ours, its)
+            reader, log = None, None
+            if options.forward_logs:
+                log_out, log = pipe(contextlib.ExitStack(), its)
+                reader = Reader(log_out)
+                reader.start()  # it closes log_out, when the root has ended
             told = {
                 "memfd": segment.fd,
                 "eventfds": segment.eventfds,
                 "launcher": launcher,
                 "control": control,
                 "report": report,
+                "log": log,
                 "options": asdict(options),
                 "sys_path": [os.path.abspath(entry) for entry in sys.path],
             }
@@ -82,7 +90,7 @@ def _start_root(segment: Segment, options: Options) -> tuple[subprocess.Popen[by
                 root = subprocess.Popen(
                     [sys.executable, "-c", _ROOT.format(path=told["sys_path"]), json.dumps(told)],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=[*segment.fds(), launcher, control, report],
+                    pass_fds=[*segment.fds(), launcher, control, report, *([] if log is None else [log])],
                     process_group=0,
                 )
             except OSError as error:
@@ -93,7 +101,7 @@ def _start_root(segment: Segment, options: Options) -> tuple[subprocess.Popen[by
             kept.close()
             _end_root(root)
             raise
-        return root, control_in
+        return root, control_in, reader
 
 
 def _end_root(root: subprocess.Popen[bytes] | None) -> None:
@@ -152,9 +160,9 @@ class ActorSystem:
     'normal'
 
     Args:
-        settings: `workers`, `guests`, `stop_timeout` (s), `log_level`, `prefix_output`, `pin`, `name`; see
-            `parallel_actors.config.Options`. What isn't given comes from `PARALLEL_ACTORS_<NAME>`, then from
-            `[tool.parallel_actors]` in pyproject.toml.
+        settings: `workers`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`, `max_reports`, `prefix_output`,
+            `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from `PARALLEL_ACTORS_<NAME>`,
+            then from `[tool.parallel_actors]` in pyproject.toml.
 
     Raises:
         ValueError: a setting that doesn't fit; the text says where it stands.
@@ -184,16 +192,16 @@ class ActorSystem:
         with contextlib.ExitStack() as undo:  # whatever comes in between: Ctrl-C too
             segment = Segment.create(self.options.workers, self.options.guests)
             undo.callback(segment.close)
-            root, control = _start_root(segment, self.options)
+            root, control, records = _start_root(segment, self.options)
             undo.callback(_end_root, root)
             undo.callback(os.close, control)
             pidfd = os.pidfd_open(root.pid)
             undo.callback(os.close, pidfd)
-            threads = guest.GuestThreads(segment, pidfd)
+            threads = guest.GuestThreads(segment, pidfd, self.options.max_reports)
             guest.enter(threads)
             undo.callback(guest.leave, threads)
-            scheduler, pid = guest.attach(segment, pidfd)
-            self._node = _Node(segment, root, control, pidfd, threads, scheduler, pid, running)
+            scheduler, pid = guest.attach(segment, pidfd, self.options.max_reports)
+            self._node = _Node(segment, root, control, pidfd, threads, scheduler, pid, running, records)
             undo.pop_all()
 
     def stop(self) -> None:
@@ -222,6 +230,8 @@ class ActorSystem:
                 node.root.kill()
                 node.root.wait()
             os.close(node.pidfd)
+            if node.records is not None:
+                node.records.join(self.options.stop_timeout)  # a handler of the user's may never return
             node.threads.release()
 
     def _running(self) -> _Node:

@@ -43,6 +43,8 @@ class WorkerConfig:
     long_schedule: float
     cpu: int | None = None
     spin: float = 0
+    max_reports: int = 100
+    forward_logs: bool = False
 
 
 def call_process(system: str, part: str) -> None:
@@ -107,9 +109,9 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
     signal.signal(TICK_SIGNAL, on_tick)
     faulthandler.register(STACK_SIGNAL, file=2, all_threads=False)
     collector.install(scheduler)
-    threads = guest.GuestThreads(segment, None)
+    threads = guest.GuestThreads(segment, None, config.max_reports)
     guest.enter(threads)
-    output.install(scheduler, config.log_level, config.interactive)
+    output.install(scheduler, config.log_level, config.interactive, config.max_reports, config.forward_logs)
     scheduler.send_to_root(("ready", config.index, config.incarnation))
     code = 70
     try:
@@ -121,6 +123,8 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
             logging.getLogger("parallel_actors").critical(
                 "worker %s failed: a bug in parallel_actors", config.index, exc_info=True
             )
+        if scheduler.limit is not None:
+            scheduler.limit.close()
         scheduler.send_to_root(("bye", config.index, config.incarnation))
         scheduler.flush_all(config.stop_timeout)
         output.restore()

@@ -32,12 +32,12 @@ _FREE, _CLAIMED, _LIVE, _ENDED = range(4)
 _ROOT_DIED = "the actor system has ended: its root process died"
 
 
-def attach(segment: Segment, root_pidfd: int | None) -> tuple[Scheduler, Pid]:
+def attach(segment: Segment, root_pidfd: int | None, max_reports: int) -> tuple[Scheduler, Pid]:
     """Make the calling thread a guest of the node. Its former scheduler, if any, is the caller's to put back."""
     endpoint, incarnation = _claim(segment)
     scheduler = Scheduler(segment, endpoint, incarnation, "guest")
     pid = scheduler.add_guest_process()
-    scheduler.on_report = lambda kind, facts: output.report(scheduler, kind, facts)
+    output.bound(scheduler, max_reports)
     if root_pidfd is not None:
         scheduler.watch_fd(root_pidfd, lambda: scheduler.lose(_ROOT_DIED))
     use_scheduler(scheduler)
@@ -83,6 +83,8 @@ def _leave_loop(scheduler: Scheduler) -> None:
 def detach(scheduler: Scheduler, reason: object = "normal") -> None:
     """The guest leaves: links and monitors to it fire with `reason`, then its slot is given back."""
     _leave_loop(scheduler)
+    if scheduler.limit is not None:
+        scheduler.limit.close()
     scheduler.end_guest(reason)
     endpoint, segment = scheduler.endpoint, scheduler.segment
     scheduler.close()
@@ -110,8 +112,9 @@ _LOCAL = threading.local()
 class GuestThreads:
     """The threads of this OS process that became guests by calling the API (not those that run `with ActorSystem`)."""
 
-    def __init__(self, segment: Segment, root_pidfd: int | None) -> None:
+    def __init__(self, segment: Segment, root_pidfd: int | None, max_reports: int) -> None:
         self._segment = segment
+        self._max_reports = max_reports
         self._root_pidfd = root_pidfd
         # An RLock: a collection inside may end another guest of this thread.
         self._lock = threading.RLock()
@@ -137,7 +140,7 @@ class GuestThreads:
                 raise NotRunning(self._ended)
             if self._root_pidfd is not None and _readable(self._root_pidfd):
                 raise NotRunning(_ROOT_DIED)
-            scheduler, _ = attach(self._segment, self._root_pidfd)
+            scheduler, _ = attach(self._segment, self._root_pidfd, self._max_reports)
             self._guests.add(scheduler)
         _LOCAL.leave = _Leave(self, scheduler)
 

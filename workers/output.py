@@ -3,10 +3,13 @@
 `sys.stdout` and `sys.stderr` are replaced by `LineWriter`: it keeps an unfinished line per process and hands whole
 lines to the root, as messages in the worker's ring: so they keep the order of each process, and a killed worker's
 last lines arrive. (A file object shared by all processes of a worker would mix their lines, and isn't re-entrant.)
-Records of `logging` go the same way, formatted here.
+Records of `logging` go the same way, formatted here; where the program that started the system wants them as records
+(`forward_logs`), with their fields, as plain values.
 
 The messages to the root's process: ``("out", 1 | 2, worker, source, text)`` and ``("log", worker, source, level,
-logger, created, text)``.
+logger, created, text, fields)``.
+
+What the library reports itself is bounded (limit.py) before it is formatted.
 """
 
 from __future__ import annotations
@@ -18,18 +21,23 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, TextIO
 
+from parallel_actors.workers.ident import Pid, Ref
+from parallel_actors.workers.limit import ReportLimit
 from parallel_actors.workers.reasons import Crash
 
 if TYPE_CHECKING:
     from parallel_actors.workers.scheduler import Scheduler
 
-__all__ = ["LineWriter", "RootHandler", "install", "report"]
+__all__ = ["LineWriter", "RootHandler", "bound", "install", "report"]
 
 # A longer text goes in pieces, so that one print doesn't fill the ring for all others.
 _PIECE = 16 * 1024
 _CRASHES = logging.getLogger("parallel_actors.crash")
 _DEAD_LETTERS = logging.getLogger("parallel_actors.dead_letters")
 _SCHEDULE = logging.getLogger("parallel_actors.schedule")
+_LEFT_OUT = logging.getLogger("parallel_actors.left_out")
+# What every record has; the rest are fields that somebody gave it.
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "source"}
 
 
 class LineWriter(io.TextIOBase):
@@ -101,11 +109,12 @@ class LineWriter(io.TextIOBase):
 
 
 class RootHandler(logging.Handler):
-    """Hands log records of this worker to the root, formatted (tracebacks included)."""
+    """Hands log records of this worker to the root, formatted (tracebacks included); with their fields if asked for."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, with_fields: bool = False) -> None:
         super().__init__()
         self._scheduler = scheduler
+        self._with_fields = with_fields
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -113,7 +122,16 @@ class RootHandler(logging.Handler):
             scheduler = self._scheduler
             source = getattr(record, "source", None) or source_of(scheduler)
             scheduler.send_to_root(
-                ("log", scheduler.endpoint, source, record.levelno, record.name, record.created, text)
+                (
+                    "log",
+                    scheduler.endpoint,
+                    source,
+                    record.levelno,
+                    record.name,
+                    record.created,
+                    text,
+                    fields_of(record) if self._with_fields else None,
+                )
             )
         except Exception:
             self.handleError(record)
@@ -121,6 +139,27 @@ class RootHandler(logging.Handler):
     def handleError(self, record: logging.LogRecord) -> None:
         if sys.__stderr__ is not None:
             traceback.print_exc(file=sys.__stderr__)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields that somebody gave a record, as far as they are plain."""
+    found = {name: _plain(value) for name, value in vars(record).items() if name not in _STANDARD}
+    return {name: value for name, value in found.items() if value is not _NOT_PLAIN}
+
+
+_NOT_PLAIN = object()
+
+
+def _plain(value: Any) -> Any:
+    """A value as it can stand in JSON: a pid becomes its text; _NOT_PLAIN for what can't be told without user code."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, (Pid, Ref)):
+        return repr(value)
+    if type(value) in (list, tuple):
+        parts = [_plain(part) for part in value]
+        return _NOT_PLAIN if _NOT_PLAIN in parts else parts
+    return _NOT_PLAIN
 
 
 def source_of(scheduler: Scheduler) -> str:
@@ -132,17 +171,38 @@ def source_of(scheduler: Scheduler) -> str:
     return repr(pid) if label is None else f"{pid!r} {label}"
 
 
-def install(scheduler: Scheduler, level: str, interactive: tuple[bool, bool]) -> None:
+def install(
+    scheduler: Scheduler, level: str, interactive: tuple[bool, bool], max_reports: int, forward_logs: bool
+) -> None:
     """Replace this worker's streams and the handlers of its root logger. Called once, before any user code runs."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream: TextIO = LineWriter(scheduler, number, interactive[number - 1])  # type: ignore[assignment]
         setattr(sys, name, stream)
-    handler = RootHandler(scheduler)
+    handler = RootHandler(scheduler, forward_logs)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger()
     logger.handlers[:] = [handler]
     logger.setLevel(level)
+    bound(scheduler, max_reports)
+
+
+def bound(scheduler: Scheduler, max_reports: int) -> None:
+    """Have the reports of `scheduler` logged, at most so many of each kind in a second."""
     scheduler.on_report = lambda kind, facts: report(scheduler, kind, facts)
+    reminded: list[Pid] = []  # the process that is told when the second is over; made on first use
+
+    def remind(seconds: float) -> None:
+        if not reminded:
+            reminded.append(scheduler.add_callback_process(lambda message: limit.settle(), system=True))
+        scheduler.remind(seconds, reminded[0], "settle")
+
+    limit = ReportLimit(
+        max_reports,
+        lambda kind, count: scheduler.report("left_out", {"kind": kind, "count": count}, True),
+        # A guest is polled only while its thread is inside the library.
+        None if scheduler.role == "guest" else remind,
+    )
+    scheduler.limit = limit
 
 
 def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
@@ -154,7 +214,8 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
         if facts["label"] == "main":
             return  # the root shows the main process's own end
         pid, reason = facts["pid"], facts["reason"]
-        called = facts["name"] or facts["label"]
+        label = None if facts["label"] is None else str(facts["label"])
+        called = facts["name"] or label
         who = f"{pid!r} {called}" if called else repr(pid)
         mail, links, ancestors = facts["message_queue_len"], facts["links"], list(facts["ancestors"])
         crashed = isinstance(reason, Crash)
@@ -167,11 +228,28 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
             lines += [f"  last message: {facts['last_message']}", f"  state: {facts['state']}"]
         if crashed:
             lines.append(reason.traceback.rstrip())
-        _CRASHES.error("%s", "\n".join(lines), extra={"source": repr(pid), "report": facts})
+        extra = {
+            "source": repr(pid),
+            "event": "crash",
+            "pid": pid,
+            "registered_name": facts["name"],
+            "label": label,
+            "worker": facts["worker"],
+            "reason": why,
+            "traceback": reason.traceback if crashed else "",
+            "initial_call": facts["initial_call"],
+            "ancestors": ancestors,
+            "links": links,
+            "message_queue_len": mail,
+            "last_message": facts.get("last_message"),
+            "state": facts.get("state"),
+        }
+        _CRASHES.error("%s", "\n".join(lines), extra=extra)
     elif kind == "dead_letter":
         error = facts["error"]
         text = "".join(traceback.format_exception_only(error)).rstrip()
-        _DEAD_LETTERS.warning("a message to %s could not be delivered: %s", facts["to"], text)
+        extra = {"event": kind, "to": facts["to"], "reason": text}
+        _DEAD_LETTERS.warning("a message to %s could not be delivered: %s", facts["to"], text, extra=extra)
     elif kind == "long_schedule":
         called = facts["name"] or facts["label"]
         who = f"{facts['pid']!r} {called}" if called else repr(facts["pid"])
@@ -182,12 +260,16 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
             facts["seconds"],
             facts["why"],
             facts["stack"].rstrip(),
+            extra={"event": kind, "pid": facts["pid"], "worker": facts["worker"], "seconds": facts["seconds"]},
         )
     elif kind == "long_mailbox":
         called = facts["label"]
         who = f"{facts['pid']!r} {called}" if called else repr(facts["pid"])
         _SCHEDULE.warning(
-            "process %s has %s messages waiting: it takes them slower than they come", who, facts["message_queue_len"]
+            "process %s has %s messages waiting: it takes them slower than they come",
+            who,
+            facts["message_queue_len"],
+            extra={"event": kind, "pid": facts["pid"], "message_queue_len": facts["message_queue_len"]},
         )
     elif kind == "abandoned":
         _CRASHES.error(
@@ -195,6 +277,20 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
             "Catch Exception, not BaseException",
             facts["pid"],
             facts["reason"],
+            extra={"event": kind, "pid": facts["pid"], "reason": str(facts["reason"])},
+        )
+    elif kind == "left_out":
+        _LEFT_OUT.warning(
+            "%s more reports of kind %s were left out in the last second (a worker makes at most max_reports of each)",
+            facts["count"],
+            facts["kind"],
+            extra={
+                "source": f"worker {scheduler.endpoint}",
+                "event": kind,
+                "kind": facts["kind"],
+                "count": facts["count"],
+                "worker": scheduler.endpoint,
+            },
         )
 
 

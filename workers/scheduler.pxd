@@ -224,8 +224,10 @@ cdef class Scheduler:
     cdef readonly bint closed
     cdef public dict partial_lines  # pid -> its unfinished lines (see output.py)
     cdef public object on_report    # callable(kind, dict): crash reports, dead letters
+    cdef public object limit        # limit.ReportLimit: how many of them there may be; None: any number
     cdef readonly object lost       # guest: why the system is gone, or None
 
+    cpdef bint admits(self, str kind) except -1
     # processes
     cdef Process new_process(self, uint64_t lo, int kind)
     cdef int give_traits(self, Process p, int traits) noexcept

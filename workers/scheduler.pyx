@@ -1657,6 +1657,14 @@ cdef class Scheduler:
         timer.message = self.codec.encode(message)
         self.timers.add(timer)
 
+    def remind(self, double seconds, Pid to not None, message):
+        """Send `message` to `to`, a process of this endpoint, in so many seconds (the runtime's own clock)."""
+        cdef Timer timer = Timer()
+        timer.deadline = pa_now() + <int64_t>(seconds * 1e9)
+        timer.target = to
+        timer.message = self.codec.encode(message)
+        self.timers.add(timer)
+
     def _interval_receiver_down(self, down):
         self.timer_left((<Ref>down.ref).hi, (<Ref>down.ref).lo, True)
 
@@ -2359,9 +2367,14 @@ cdef class Scheduler:
             p.flags |= ENDING
             if isinstance(error, MemoryError):
                 self.make_room(error)
-            reason = Crash.from_exception(error)
-            if not p.flags & EXITING:
-                self.report("crash", self.crash_facts(p, reason))
+            if p.flags & EXITING:
+                reason = Crash.from_exception(error)
+            elif self.admits("crash"):
+                reason = Crash.from_exception(error)
+                self.report("crash", self.crash_facts(p, reason), True)
+            elif p.extra is not None:
+                reason = Crash.from_exception(error)
+            # else nobody sees why: no links, no monitors, and no report any more in this second
             error = None
         context = pa_take_context()
         if done:
@@ -2415,7 +2428,7 @@ cdef class Scheduler:
         if self.partial_lines:
             text = self.partial_lines.pop(p.pid, None)
             if text is not None:
-                self.report("partial_line", {"pid": p.pid, "texts": text})
+                self.report("partial_line", {"pid": p.pid, "texts": text}, True)
         return 0
 
     cdef object drive(self, object coroutine):
@@ -2764,10 +2777,20 @@ cdef class Scheduler:
             p.flags |= SHUTTING
             self.take_exit(p, new_pid(self.root_hi, self.root_lo), SHUTDOWN, 0, 0)
 
-    def report(self, str kind, dict facts):
-        """Hand a crash, a dead letter or an abandoned stack to whoever logs them."""
+    cpdef bint admits(self, str kind) except -1:
+        """Whether one more report of this kind may be made now. Asked, and counted, before its facts are put together."""
+        if self.limit is None:
+            return True
+        pa_headroom(HEADROOM)
+        try:
+            return self.limit.admits(kind)
+        finally:
+            pa_headroom(-HEADROOM)
+
+    def report(self, str kind, dict facts, bint admitted=False):
+        """Hand a crash, a dead letter or an abandoned stack to whoever logs them. admitted: the caller has asked `admits`."""
         hook = self.on_report
-        if hook is None:
+        if hook is None or not (admitted or self.admits(kind)):
             return
         running = self.current
         pa_headroom(HEADROOM)

@@ -27,7 +27,9 @@ def main(argument: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     boot.call_process(told["options"]["name"], "root")
     segment = Segment.attach(told["memfd"], told["eventfds"])
-    root = Root(segment, Options(**told["options"]), told["sys_path"], _ignore)
+    if told["log"] is not None:
+        os.set_inheritable(told["log"], False)  # its reader waits for our end, not for that of what we start
+    root = Root(segment, Options(**told["options"]), told["sys_path"], _ignore, told["log"])
     launcher, control, report = told["launcher"], told["control"], told["report"]
     os.set_blocking(control, False)
 

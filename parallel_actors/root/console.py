@@ -14,6 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+from parallel_actors.root import records
 
 __all__ = ["Console"]
 
@@ -23,10 +26,15 @@ _PAUSE = 0.005
 
 
 class Console:
-    """The root's output. `prefix`: mark each line with its source; `urgent`: whether the root mustn't wait now."""
+    """The root's output.
 
-    def __init__(self, *, prefix: bool = False, urgent: Callable[[], bool] = bool) -> None:
+    `prefix`: mark each line with its source; `urgent`: whether the root mustn't wait now; `log_fd`: where log records
+    go as lines of `records.py`, None: to stderr as text.
+    """
+
+    def __init__(self, *, prefix: bool = False, urgent: Callable[[], bool] = bool, log_fd: int | None = None) -> None:
         self._prefix = prefix
+        self._log_fd = log_fd
         self._urgent = urgent
         self._written = 0  # bytes; only the thread writes it
         self._queue: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
@@ -44,8 +52,11 @@ class Console:
             text = "".join(f"[{source}] {line}" for line in text.splitlines(keepends=True))
         self._put(number, text)
 
-    def log(self, source: str, level: int, logger: str, created: float, text: str) -> None:
-        """Write a log record to stderr."""
+    def log(self, source: str, level: int, logger: str, created: float, text: str, fields: dict[str, Any]) -> None:
+        """Write a log record."""
+        if self._log_fd is not None:
+            self._put(self._log_fd, records.line(source, level, logger, created, text, fields))
+            return
         clock = time.strftime("%H:%M:%S", time.localtime(created)) + f".{int(created * 1000) % 1000:03d}"
         self._put(2, f"{clock} {logging.getLevelName(level)} {source} {logger}: {text}\n")
 
@@ -82,7 +93,7 @@ class Console:
             except OSError as error:
                 # The reader has gone (head, a closed terminal): its stream is over, the program is not.
                 broken.add(number)
-                if number != 2 and sys.__stderr__ is not None:
+                if number == 1 and sys.__stderr__ is not None:
                     self._queue_note(error)
 
     def _queue_note(self, error: OSError) -> None:

@@ -25,6 +25,7 @@ from multiprocess.context import ForkServerContext
 from parallel_actors.config import Options, cpu_quota
 from parallel_actors.root.console import Console
 from parallel_actors.workers import boot
+from parallel_actors.workers.limit import ReportLimit
 from parallel_actors.workers.names import NameTable
 from parallel_actors.workers.scheduler import CAUSE_LEFT, CAUSE_UNKNOWN, Scheduler, use_scheduler
 from parallel_actors.workers.segment import Segment
@@ -71,15 +72,22 @@ class Root:
         options: the node's settings.
         sys_path: where workers look for modules.
         on_message: called with each message to the root that isn't the root's own (the program's end, a stop).
+        log_fd: where log records go as JSON lines (see `root.records`); None: to stderr, as text.
     """
 
     def __init__(
-        self, segment: Segment, options: Options, sys_path: list[str], on_message: Callable[[Any], None]
+        self,
+        segment: Segment,
+        options: Options,
+        sys_path: list[str],
+        on_message: Callable[[Any], None],
+        log_fd: int | None = None,
     ) -> None:
         self.segment = segment
         self.options = options
         self.sys_path = sys_path
-        self.console = Console(prefix=options.prefix_output, urgent=self._urgent)
+        self._log_fd = log_fd
+        self.console = Console(prefix=options.prefix_output, urgent=self._urgent, log_fd=log_fd)
         self._watched = select.poll()
         self.workers: dict[int, Worker] = {}
         self.stop_phase = 0
@@ -97,6 +105,9 @@ class Root:
         segment.set_os_pid(segment.root, os.getpid())
         self.scheduler = Scheduler(segment, segment.root, 0, "root")
         self.scheduler.on_report = self._report
+        self.scheduler.limit = ReportLimit(
+            options.max_reports, lambda kind, count: self._report("left_out", {"kind": kind, "count": count})
+        )
         self.pid = self.scheduler.add_callback_process(self._handle, system=True)
         self._former = use_scheduler(self.scheduler)
         self._names = NameTable(segment)
@@ -184,6 +195,8 @@ class Root:
             long_schedule=self.options.long_schedule,
             cpu=self._cpus[index % len(self._cpus)] if self.options.pin else None,
             spin=_SPIN if self._spins else 0.0,
+            max_reports=self.options.max_reports,
+            forward_logs=self._log_fd is not None,
         )
         process: Any = self._context.Process(
             target=boot.main,
@@ -277,8 +290,8 @@ class Root:
         match message:
             case ("out", number, _, source, text):
                 self.console.out(number, source, text)
-            case ("log", _, source, level, logger, created, text):
-                self.console.log(source, level, logger, created, text)
+            case ("log", worker_index, source, level, logger, created, text, fields):
+                self.console.log(source, level, logger, created, text, {"worker": worker_index, **(fields or {})})
             case ("ready", index, incarnation):
                 worker = self.workers.get(index)
                 if worker is not None and worker.incarnation == incarnation:

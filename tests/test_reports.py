@@ -1,0 +1,385 @@
+"""What the library reports: with fixed fields, in one place for all workers, bounded in a storm (S6.8, S9.6)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import parallel_actors as pa
+from contract import contract
+from leaks import eventually
+from parallel_actors.workers.limit import ReportLimit
+from puppets import WAIT, puppet
+
+MOST = 5
+
+
+class Records(logging.Handler):
+    """In this program, where the system was started: keeps what comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.all.append(record)
+
+    def of(self, **fields: Any) -> list[Any]:
+        """Those with these fields."""
+        return [
+            record
+            for record in list(self.all)
+            if fields.items() <= {k: _key(v) for k, v in vars(record).items()}.items()
+        ]
+
+    def one(self, **fields: Any) -> Any:
+        """The one with these fields, when it has come."""
+        eventually(lambda: self.of(**fields), f"a record with {fields}")
+        (found,) = self.of(**fields)
+        return found
+
+
+def _key(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def shared_node() -> Iterator[pa.ActorSystem]:
+    """The system behind `node`, whose records come to this program."""
+    with pa.ActorSystem(workers=2, forward_logs=True, max_reports=MOST) as system:
+        yield system
+
+
+@pytest.fixture
+def records(node: pa.ActorSystem) -> Iterator[Records]:
+    found = Records()
+    logger = logging.getLogger()
+    level = logger.level
+    logger.addHandler(found)
+    logger.setLevel("DEBUG")
+    yield found
+    logger.removeHandler(found)
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def me(records: Records) -> Iterator[pa.Pid]:
+    pa.trap_exit(True)
+    yield pa.self_()
+    pa.trap_exit(False)
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
+
+
+class Account(pa.GenServer):
+    def init(self, balance: int) -> Any:
+        return pa.Ok(balance)
+
+    def handle_cast(self, request: Any, state: Any) -> Any:
+        raise ValueError(f"no such request: {request}")
+
+
+@contract("S6.8", "S9.6", partly=True)
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_crash_report_has_fixed_fields(me: pa.Pid, records: Records, worker: int) -> None:
+    name = f"account {worker}"
+    pid = pa.options(worker=worker, name=name).start_link(Account, 100)
+    assert pid is not None
+    pa.cast(pid, "overdraw")
+    record = records.one(event="crash", pid=repr(pid))
+    assert (record.name, record.levelname, record.source) == ("parallel_actors.crash", "ERROR", repr(pid))
+    assert (record.registered_name, record.worker, record.initial_call) == (name, worker, "Account")
+    assert record.reason == "ValueError: no such request: overdraw"
+    assert "overdraw" in record.last_message
+    assert record.state == "100"
+    assert "in handle_cast" in record.traceback
+    assert record.links == record.ancestors == [repr(me)]
+    assert record.message_queue_len == 0
+    assert record.label is None
+    assert record.getMessage().startswith(f"process {pid!r} {name} crashed on worker {worker}: ValueError")
+
+
+@contract("S6.8", "S8.3", "S9.6", partly=True)
+def test_a_supervisor_report_has_fixed_fields(me: pa.Pid, records: Records) -> None:
+    supervisor = pa.Supervisor.start_link([pa.child(Account, 7, id="a", restart="temporary")])
+    (info,) = pa.Supervisor.which_children(supervisor)
+    assert info.pid is not None
+    pa.exit(info.pid, "boom")
+    record = records.one(event="child_terminated", child=repr(info.pid))
+    assert (record.name, record.supervisor) == ("parallel_actors.supervisor", repr(supervisor))
+    assert (record.child_id, record.restart, record.reason) == ("a", "temporary", "'boom'")
+    assert record.worker == supervisor.worker
+
+
+def say() -> None:
+    extra = {"number": 3, "deep": [1, (None, "x")], "who": pa.self_(), "odd": {1, 2}, "object": Account()}
+    logging.getLogger("mine").warning("%s items", 3, extra=extra)
+    logging.getLogger("mine").debug("below the level of the workers")
+    try:
+        raise ValueError("caught")
+    except ValueError:
+        logging.getLogger("mine").exception("it failed")
+
+
+@contract("S9.6", partly=True)
+def test_records_of_user_code_keep_their_plain_fields(me: pa.Pid, records: Records) -> None:
+    pid = puppet(1, label="talker").pid
+    began = time.time()
+    pa.send(pid, ("do", me, pa.make_ref(), say, (), {}))
+    record = records.one(number=3)
+    assert (record.name, record.levelno, record.getMessage()) == ("mine", logging.WARNING, "3 items")
+    assert record.source == f"{pid!r} talker"
+    assert (record.deep, record.who) == ([1, [None, "x"]], repr(pid))
+    assert not hasattr(record, "odd")
+    assert not hasattr(record, "object")
+    assert began - 1 <= record.created <= time.time() + 1
+    eventually(lambda: any("ValueError: caught" in r.getMessage() for r in records.of(name="mine")), "the traceback")
+    assert not any("below" in each.getMessage() for each in records.all)
+    pa.receive(("done", pa.ANY, pa.ANY, pa.ANY), timeout=WAIT)
+
+
+class Refuse(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise RuntimeError("refused")
+
+
+@contract("S9.6", partly=True)
+def test_a_filter_that_raises_stops_no_record_but_its_own(
+    me: pa.Pid, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse = Refuse()
+    logging.getLogger("mine").addFilter(refuse)
+    try:
+        one = puppet(0)
+        one.do(say)
+        one.do(logging.getLogger("other").warning, "after it")
+        records.one(name="other")
+        assert records.of(name="mine") == []
+    finally:
+        logging.getLogger("mine").removeFilter(refuse)
+    assert "RuntimeError: refused" in capsys.readouterr().err
+
+
+@contract("S6.8", partly=True)
+@pytest.mark.parametrize("reason", ["normal", "shutdown", pa.Shutdown("told")], ids=str)
+def test_an_orderly_end_reports_nothing(me: pa.Pid, records: Records, reason: Any) -> None:
+    supervisor = pa.Supervisor.start_link([pa.child(Account, 7, id="a", restart="temporary")])
+    (info,) = pa.Supervisor.which_children(supervisor)
+    assert info.pid is not None
+    pa.stop(info.pid, reason)
+    pa.stop(supervisor, reason)
+    end_of_log(records)
+    assert [record.name for record in records.all if record.name.startswith("parallel_actors")] == []
+
+
+def end_of_log(records: Records) -> None:
+    """What the workers have logged until now is here."""
+    for worker in (0, 1):
+        ends = len(records.of(name="end", worker=worker))
+        puppet(worker).do(logging.getLogger("end").warning, "until here")
+        eventually(lambda: len(records.of(name="end", worker=worker)) == ends + 1, "all records are here")  # noqa: B023
+
+
+# --- storms -----------------------------------------------------------------------------------------------------------
+
+
+def fall(word: str) -> None:
+    raise ValueError(word)
+
+
+def fall_at_once(count: int) -> None:
+    for number in range(count):
+        pa.options(worker=number % 2).spawn(fall, "one of many")
+
+
+def counted(records: Records, event: str, kind: str) -> tuple[int, int]:
+    """Reports made, and left out."""
+    made = len(records.of(event=event))
+    return made, sum(record.count for record in records.of(event="left_out", kind=kind))
+
+
+@contract("S6.8", partly=True)
+def test_ten_thousand_crashes_at_once(me: pa.Pid, records: Records) -> None:
+    bystander = pa.start_link(Account, 1)
+    assert bystander is not None
+    began = time.monotonic()
+    pa.spawn_monitor(fall_at_once, 10_000)
+    assert pa.sys_.get_state(bystander, timeout=WAIT) == 1  # the node answers meanwhile
+    assert pa.receive(pa.Down, timeout=WAIT).reason == "normal"
+    eventually(lambda: sum(counted(records, "crash", "crash")) >= 10_000, "each is reported or counted")
+    seconds = int(time.monotonic() - began) + 1
+    end_of_log(records)
+    made, left_out = counted(records, "crash", "crash")
+    assert made + left_out == 10_000  # exactly
+    # A window of a worker takes a second or more: so there were at most so many begun.
+    assert 0 < made <= 2 * MOST * (seconds + 1)
+    assert all("one of many" in record.reason and record.traceback for record in records.of(event="crash"))
+    assert {record.worker for record in records.of(event="left_out")} == {0, 1}
+
+
+class Falling(pa.GenServer):
+    def init(self, number: int) -> Any:
+        return pa.Ok(number)
+
+    def handle_info(self, message: Any, state: Any) -> Any:
+        if message == "fall":
+            raise ValueError("told to")
+        return super().handle_info(message, state)
+
+    def format_status(self, status: Any) -> Any:
+        logging.getLogger("status").warning("%s", status["state"])
+        return status
+
+
+@contract("S6.8", "S8.3", partly=True)
+def test_each_kind_has_a_bound_of_its_own(me: pa.Pid, records: Records) -> None:
+    count = 200
+    supervisor = pa.DynamicSupervisor.start_link()
+    pids = [
+        pa.DynamicSupervisor.start_child(supervisor, pa.child(Falling, n, restart="temporary")) for n in range(count)
+    ]
+    for pid in pids:
+        assert pid is not None
+        for _ in range(3):
+            pa.send(pid, "nobody knows this")
+        pa.send(pid, "fall")
+    kinds = {"crash": count, "supervisor": count, "unexpected_message": 3 * count}
+
+    def sums() -> dict[str, int]:
+        made = {
+            "crash": len(records.of(event="crash")),
+            "supervisor": len(records.of(event="child_terminated")),
+            "unexpected_message": len(records.of(name="parallel_actors.gen_server")),
+        }
+        return {
+            kind: made[kind] + sum(each.count for each in records.of(event="left_out", kind=kind)) for kind in kinds
+        }
+
+    eventually(lambda: sums() == kinds, "each is reported or counted")
+    assert {record.kind for record in records.of(event="left_out")} == set(kinds)
+    # format_status runs for reports that are made, and for no others; what user code logs is never left out.
+    assert len(records.of(name="status")) == len(records.of(event="crash"))
+    assert pa.is_alive(supervisor)
+
+
+def say_much() -> None:
+    for number in range(1000):
+        logging.getLogger("mine").warning("line", extra={"number": number})
+
+
+@contract("S9.6", partly=True)
+def test_what_user_code_logs_is_not_bounded(me: pa.Pid, records: Records) -> None:
+    pa.options(worker=1).spawn_monitor(say_much)
+    eventually(lambda: len(records.of(name="mine")) == 1000, "all of it is here")
+    assert [record.number for record in records.of(name="mine")] == list(range(1000))
+
+
+@contract("S6.8", partly=True)
+def test_what_was_left_out_last_is_told_before_the_system_ends() -> None:
+    found = Records()
+    logger = logging.getLogger("parallel_actors")
+    logger.addHandler(found)
+    try:
+        with pa.ActorSystem(workers=2, forward_logs=True, max_reports=0):
+            pa.spawn_monitor(fall_at_once, 50)
+            assert pa.receive(pa.Down, timeout=WAIT).reason == "normal"
+            eventually(lambda: len(pa.processes()) == 1, "all have fallen")
+    finally:
+        logger.removeHandler(found)
+    assert counted(found, "crash", "crash") == (0, 50)
+    assert not any(thread.name.startswith("parallel_actors") for thread in threading.enumerate())
+
+
+# --- the bound itself -------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes when it is told to, and what was left out."""
+
+    def __init__(self, most: int, *, reminds: bool = True) -> None:
+        self.now = 100.0
+        self.told: list[tuple[str, int]] = []
+        self.reminders: list[float] = []
+        self.limit = ReportLimit(
+            most,
+            lambda kind, count: self.told.append((kind, count)),
+            (lambda seconds: self.reminders.append(self.now + seconds)) if reminds else None,
+            lambda: self.now,
+        )
+
+    def ask(self, kind: str, count: int) -> int:
+        return sum(self.limit.admits(kind) for _ in range(count))
+
+
+@contract("S6.8", partly=True)
+def test_a_new_second_opens_again() -> None:
+    clock = Clock(3)
+    assert clock.ask("crash", 10) == 3
+    clock.now += 0.999
+    assert clock.ask("crash", 10) == 0
+    assert clock.told == []
+    clock.now += 0.001
+    assert clock.ask("crash", 2) == 2
+    assert clock.told == [("crash", 17)]
+    clock.now += 5
+    assert clock.ask("crash", 4) == 3
+    assert clock.told == [("crash", 17)]  # nothing was left out in between
+
+
+@contract("S6.8", partly=True)
+def test_a_storm_that_is_over_is_told_without_another_report() -> None:
+    clock = Clock(2)
+    assert clock.ask("crash", 100) == 2
+    assert clock.reminders == [101.0]  # once
+    clock.now = 100.9
+    clock.limit.settle()  # a timer may be early
+    assert (clock.told, clock.reminders) == ([], [101.0, 101.0])
+    clock.now = 101.0
+    clock.limit.settle()
+    clock.limit.settle()
+    assert clock.told == [("crash", 98)]
+    assert clock.ask("crash", 3) == 2
+    assert clock.reminders[2:] == [102.0]
+
+
+@contract("S6.8", partly=True)
+def test_kinds_are_counted_apart() -> None:
+    clock = Clock(1, reminds=False)
+    assert [clock.ask(kind, n) for kind, n in (("a", 3), ("b", 1), ("c", 2))] == [1, 1, 1]
+    clock.limit.close()
+    assert clock.told == [("a", 2), ("c", 1)]
+    clock.limit.close()
+    assert len(clock.told) == 2
+
+
+@contract("S6.8", partly=True)
+def test_a_bound_of_nothing_counts_all() -> None:
+    clock = Clock(0)
+    assert clock.ask("crash", 7) == 0
+    clock.limit.close()
+    assert clock.told == [("crash", 7)]
+
+
+@contract("S6.8", partly=True)
+def test_a_handler_that_reports_something_itself_is_counted() -> None:
+    clock = Clock(1)
+    limit = clock.limit
+
+    def left_out(kind: str, count: int) -> None:
+        clock.told.append((kind, count))
+        if len(clock.told) < 3:
+            limit.admits("dead_letter")
+            limit.admits("dead_letter")
+
+    limit = ReportLimit(1, left_out, None, lambda: clock.now)
+    for _ in range(3):
+        limit.admits("crash")
+    limit.close()
+    limit.close()
+    assert clock.told == [("crash", 2), ("dead_letter", 1)]
