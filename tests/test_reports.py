@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 import parallel_actors as pa
@@ -31,21 +31,13 @@ class Records(logging.Handler):
 
     def of(self, **fields: Any) -> list[Any]:
         """Those with these fields."""
-        return [
-            record
-            for record in list(self.all)
-            if fields.items() <= {k: _key(v) for k, v in vars(record).items()}.items()
-        ]
+        return [each for each in list(self.all) if all(getattr(each, name, None) == fields[name] for name in fields)]
 
     def one(self, **fields: Any) -> Any:
         """The one with these fields, when it has come."""
         eventually(lambda: self.of(**fields), f"a record with {fields}")
         (found,) = self.of(**fields)
         return found
-
-
-def _key(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +81,11 @@ class Account(pa.GenServer):
 @pytest.mark.parametrize("worker", [0, 1])
 def test_a_crash_report_has_fixed_fields(me: pa.Pid, records: Records, worker: int) -> None:
     name = f"account {worker}"
-    pid = pa.options(worker=worker, name=name).start_link(Account, 100)
+    pid = pa.options(worker=worker, name=name).start(Account, 100)
     assert pid is not None
+    other = puppet(1 - worker)
+    other.do(pa.trap_exit)
+    other.do(pa.link, pid)
     pa.cast(pid, "overdraw")
     record = records.one(event="crash", pid=repr(pid))
     assert (record.name, record.levelname, record.source) == ("parallel_actors.crash", "ERROR", repr(pid))
@@ -99,7 +94,7 @@ def test_a_crash_report_has_fixed_fields(me: pa.Pid, records: Records, worker: i
     assert "overdraw" in record.last_message
     assert record.state == "100"
     assert "in handle_cast" in record.traceback
-    assert record.links == record.ancestors == [repr(me)]
+    assert (record.links, record.ancestors) == ([repr(other.pid)], [repr(me)])
     assert record.message_queue_len == 0
     assert record.label is None
     assert record.getMessage().startswith(f"process {pid!r} {name} crashed on worker {worker}: ValueError")
@@ -205,9 +200,11 @@ def counted(records: Records, event: str, kind: str) -> tuple[int, int]:
 
 
 @contract("S6.8", partly=True)
-def test_ten_thousand_crashes_at_once(me: pa.Pid, records: Records) -> None:
+def test_ten_thousand_crashes_at_once(me: pa.Pid, node: pa.ActorSystem, records: Records) -> None:
     bystander = pa.start_link(Account, 1)
     assert bystander is not None
+    parts = [psutil.Process(pid) for pid in (node.root_pid, *node.worker_pids)]
+    before = [part.memory_info().rss for part in parts]
     began = time.monotonic()
     pa.spawn_monitor(fall_at_once, 10_000)
     assert pa.sys_.get_state(bystander, timeout=WAIT) == 1  # the node answers meanwhile
@@ -221,6 +218,8 @@ def test_ten_thousand_crashes_at_once(me: pa.Pid, records: Records) -> None:
     assert 0 < made <= 2 * MOST * (seconds + 1)
     assert all("one of many" in record.reason and record.traceback for record in records.of(event="crash"))
     assert {record.worker for record in records.of(event="left_out")} == {0, 1}
+    grown = [part.memory_info().rss - rss for part, rss in zip(parts, before, strict=True)]
+    assert max(grown) < 100_000_000
 
 
 class Falling(pa.GenServer):
@@ -293,7 +292,6 @@ def test_what_was_left_out_last_is_told_before_the_system_ends() -> None:
     finally:
         logger.removeHandler(found)
     assert counted(found, "crash", "crash") == (0, 50)
-    assert not any(thread.name.startswith("parallel_actors") for thread in threading.enumerate())
 
 
 # --- the bound itself -------------------------------------------------------------------------------------------------
