@@ -1463,6 +1463,21 @@ def test_what_cannot_be_cut_is_reported_with_its_stack(
     assert body.__name__ in text, "the stack"
 
 
+@contract("S1.8", "S1.9", partly=True)
+def test_compiled_code_without_any_frame_is_not_cut(actor_system: pa.ActorSystem) -> None:
+    """Found: a tick that came while a server's state was shown, in a storm of crashes, killed the worker."""
+    workers = actor_system.worker_pids
+    spawn_monitor = pa.options(worker=1).spawn_monitor
+    # repr() looks for signals, and nothing here is Python code. Two: there is something to cut the first one for.
+    for _, ref in [spawn_monitor(max, map(repr, range(2_000_000))) for _ in range(2)]:
+        assert pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason == "normal"
+    pid, ref = spawn_monitor(max, map(repr, itertools.repeat(1)))
+    pa.exit(pid, "kill")
+    assert pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason == "killed"
+    assert puppet(1).alive  # the worker goes on
+    assert actor_system.worker_pids == workers
+
+
 @contract("S1.8", partly=True)
 def test_what_can_be_cut_is_not_reported(reports: Puppet) -> None:
     for kind in ("counts", "sorts", "matches", "raises"):

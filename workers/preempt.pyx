@@ -235,7 +235,7 @@ cdef class Tick:
         return found
 
     cdef int place(self, object frame, uintptr_t base, const char **foreign) except -1:
-        """Where the running process stands: `frame` is its innermost one, `base` the C stack where it begins.
+        """Where the running process stands: `frame` is its innermost one (None: it has none), `base` the C stack where it begins.
 
         `foreign` (may be NULL) is set to the path of the native library for IN_NATIVE.
         """
@@ -246,6 +246,8 @@ cdef class Tick:
         cdef int file, found = CUTTABLE
         cdef uintptr_t depth
         cdef const char *library
+        if frame is None:
+            return IN_NATIVE        # compiled code alone, which looks for signals: a server's, while it makes the repr() of a state
         Py_INCREF(f)
         while f != NULL:
             code = PyFrame_GetCode(f)
