@@ -19,7 +19,7 @@ from parallel_actors.gen_server import failed_with, launch, watched
 from parallel_actors.process import is_whole
 from parallel_actors.request import Done, Failed, Pending
 from parallel_actors.workers import api
-from parallel_actors.workers.errors import CallTimeout
+from parallel_actors.workers.errors import ActorError, CallTimeout, NotRunning
 from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Down, Exit
@@ -266,7 +266,8 @@ class Task(Pending[T]):
         """The results of `function(item)` for each item, each in a task (Elixir: `Task.async_stream/3,5`).
 
         Lazy: items are taken as results are, so that never more than `max_concurrency` tasks are under way or have a
-        result waiting. Leaving the loop ends the tasks that are left.
+        result waiting. Leaving the loop ends the tasks that are left; so does the end of the iterator, wherever it is
+        closed or collected. Who takes the first result takes them all.
 
         >>> import parallel_actors as pa
         >>> with pa.ActorSystem(workers=2):
@@ -281,7 +282,7 @@ class Task(Pending[T]):
                 `Failed("timeout")`; results come as `Done(value)` then.
 
         Raises:
-            As `await_`, at the item concerned, and what `items` raises.
+            As `await_`, at the item concerned, and what `items` raises. ActorError: in another process.
         """
         if on_timeout not in ("exit", "kill_task"):
             raise ValueError(f'expected on_timeout to be "exit" or "kill_task", got {on_timeout!r}')
@@ -317,14 +318,17 @@ def stream(
     timeout: float | None,
     kill: bool,
     wrapped: bool,
+    linked: bool = True,
 ) -> Iterator[Any]:
-    """What `async_stream` gives; `begin` starts the task of an item."""
+    """What `async_stream` gives; `begin` starts the task of an item, linked or not."""
     most = api.worker_count() if max_concurrency is None else max_concurrency
     if not is_whole(most, 1):
         raise ValueError(f"expected max_concurrency to be a whole number from 1, got {max_concurrency!r}")
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"expected timeout to be a number of seconds or None, got {timeout!r}")
-    return _stream(begin, iter(items), most, ordered=ordered, timeout=timeout, kill=kill, wrapped=wrapped)
+    return _stream(
+        begin, iter(items), most, ordered=ordered, timeout=timeout, kill=kill, wrapped=wrapped, linked=linked
+    )
 
 
 @dataclass(slots=True)
@@ -343,12 +347,19 @@ def _stream(
     timeout: float | None,
     kill: bool,
     wrapped: bool,
+    linked: bool,
 ) -> Iterator[Any]:
+    owner = api.self_()  # who takes the first result
     window: deque[_Item] = deque()  # begun, in order, their results not yet given
     running: dict[Ref, _Item] = {}
     more = True
     try:
         while True:
+            if api.self_() != owner:
+                raise ActorError(
+                    f"expected {owner!r}, who took the first result of a stream, to take the next one; got "
+                    f"{api.self_()!r}: have it send on what it gets"
+                )
             while more and len(window) < most:
                 try:
                     item = next(items)
@@ -374,8 +385,23 @@ def _stream(
             else:
                 yield ready.ended.value
     finally:
-        for each in running.values():
-            each.task.shutdown("brutal_kill")
+        _end(owner, running, linked=linked)
+
+
+def _end(owner: Pid, running: dict[Ref, _Item], *, linked: bool) -> None:
+    """End the tasks that are left of a stream. It may be closed anywhere: in a finalizer, in another process."""
+    try:
+        while running and api.self_() == owner:
+            ref = next(iter(running))
+            running[ref].task.shutdown("brutal_kill")
+            del running[ref]
+    except NotRunning:
+        running.clear()  # the system has ended, and everybody with it
+    finally:  # also where the owner is being killed
+        if running and not api.call_off(owner, [(each.task.pid, ref) for ref, each in running.items()]) and not linked:
+            # The owner is another thread. Tasks that are linked to it would take it along: they end by themselves.
+            for each in running.values():
+                api.exit(each.task.pid, "kill")
 
 
 def _next_end(window: deque[_Item], running: dict[Ref, _Item], timeout: float | None, *, kill: bool) -> None:

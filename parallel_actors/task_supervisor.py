@@ -161,6 +161,7 @@ class TaskSupervisor(DynamicSupervisor):
             timeout=timeout,
             kill=on_timeout == "kill_task",
             wrapped=True,
+            linked=False,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import parallel_actors as pa
 from contract import contract
 from leaks import eventually
-from puppets import WAIT, mail, park, puppet
+from puppets import WAIT, Puppet, mail, park, puppet
 
 
 @pytest.fixture
@@ -343,6 +345,116 @@ def test_a_failure_in_a_stream(me: pa.Pid, jobs: pa.Pid) -> None:
     assert ends[1].reason.type == "ValueError"
     assert list(pa.TaskSupervisor.async_stream(jobs, int, ["1", "2"])) == [1, 2]
     assert settled() == []
+
+
+# What processes of one worker find in this module is one and the same.
+OPEN: list[Any] = []
+
+
+def first_or_park(item: tuple[pa.Pid, int]) -> int:
+    asker, number = item
+    if number:
+        pa.send(asker, ("task", pa.self_()))
+        park()
+    return number
+
+
+def open_stream(asker: pa.Pid, jobs: pa.Pid | None) -> None:
+    """Take the first result of a stream, the others of which never come, and leave it open."""
+    items = [(asker, number) for number in range(3)]
+    if jobs is None:
+        stream: Iterator[Any] = pa.Task.async_stream(first_or_park, items, max_concurrency=3)
+    else:
+        stream = pa.TaskSupervisor.async_stream_nolink(jobs, first_or_park, items, max_concurrency=3)
+    next(stream)
+    OPEN.append(stream)
+
+
+def close_stream() -> None:
+    OPEN.pop().close()
+
+
+def collect_stream() -> None:
+    ring: list[Any] = [OPEN.pop()]
+    ring.append(ring)
+    del ring
+    gc.collect()
+
+
+def next_of_stream() -> None:
+    with pytest.raises(pa.ActorError, match="who took the first result"):
+        next(OPEN[0])
+    OPEN.clear()
+
+
+def opened(owner: Puppet, jobs: pa.Pid | None) -> list[pa.Ref]:
+    """Monitors of the two tasks that are left of a stream of `owner`."""
+    owner.do(open_stream, pa.self_(), jobs)
+    return [pa.monitor(pa.receive(("task", pa.Pid), timeout=WAIT)[1]) for _ in range(2)]
+
+
+def await_kills(watches: list[pa.Ref]) -> None:
+    for watch in watches:
+        assert pa.receive(pa.Down(watch, pa.ANY, pa.ANY), timeout=WAIT).reason == "killed"
+
+
+@contract("S8.5", partly=True)
+@pytest.mark.parametrize("how", [close_stream, collect_stream, next_of_stream])
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_stream_that_ends_in_another_process_ends_its_tasks(me: pa.Pid, jobs: pa.Pid, linked: bool, how: Any) -> None:
+    """Found: it raised ActorError there, and tasks that weren't linked ran on."""
+    owner, other = puppet(0), puppet(0)
+    watches = opened(owner, None if linked else jobs)
+    other.do(how)
+    await_kills(watches)
+    assert owner.do(mail) == []  # it outlives them, and hears nothing
+    assert pa.process_info(owner.pid, "links") == []
+    assert pa.process_info(owner.pid, "monitors") == []
+
+
+@contract("S8.5", partly=True)
+@pytest.mark.parametrize("reason", ["normal", "kill"])
+def test_a_stream_outlives_its_owner_for_no_longer_than_its_iterator(me: pa.Pid, jobs: pa.Pid, reason: str) -> None:
+    owner = puppet(0)
+    watches = opened(owner, jobs)
+    if reason == "kill":
+        pa.exit(owner.pid, "kill")
+        owner.reason()
+    else:
+        owner.end(reason)
+    puppet(0).do(close_stream)
+    await_kills(watches)
+
+
+def iterate(asker: pa.Pid, jobs: pa.Pid) -> None:
+    for _ in pa.TaskSupervisor.async_stream_nolink(jobs, first_or_park, [(asker, 0), (asker, 1), (asker, 2)]):
+        pass
+
+
+@contract("S8.5", partly=True)
+def test_a_killed_owner_takes_its_stream_along(me: pa.Pid, jobs: pa.Pid) -> None:
+    owner = pa.options(worker=0).spawn(iterate, me, jobs)
+    watches = [pa.monitor(pa.receive(("task", pa.Pid), timeout=WAIT)[1]) for _ in range(2)]
+    pa.exit(owner, "kill")
+    await_kills(watches)
+
+
+@contract("S8.5", partly=True)
+def test_a_stream_that_another_thread_closes(me: pa.Pid, jobs: pa.Pid) -> None:
+    """Those linked to the owner would take it along, and run on."""
+    watches = opened(Puppet(me), jobs)
+    threading_close()
+    await_kills(watches)
+    linked = opened(Puppet(me), None)
+    threading_close()
+    assert pa.receive(pa.Down(linked[0], pa.ANY, pa.ANY), timeout=0, default=None) is None
+    assert len(pa.process_info(me, "links")) == 3  # the supervisor's too
+
+
+def threading_close() -> None:
+    thread = threading.Thread(target=close_stream)
+    thread.start()
+    thread.join()
 
 
 # --- TaskSupervisor ---------------------------------------------------------------------------------------------------

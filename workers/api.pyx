@@ -559,6 +559,31 @@ def stop_all(dict children not None, /):
     return ends
 
 
+def call_off(Pid owner not None, list watched not None, /):
+    """Kill processes that `owner` waits for, in its name, from whatever process runs on its worker; doesn't wait for their ends.
+
+    `watched`: (pid, the reference of its monitor, an alias or not). Their links to the owner go first, so that it outlives them, and
+    what they send to the reference is dropped; what has come before stays in its mailbox. For finalizers, which run anywhere, and
+    for an owner that is being killed. False: it lives in another thread; nothing is done.
+    """
+    cdef Scheduler s = here()
+    cdef Process p
+    cdef Pid pid
+    cdef Ref ref
+    if owner.hi != s.hi:
+        return False
+    p = s.find(owner.lo)
+    for pid, ref in watched:
+        if p is not None:
+            s.remove_link(p, pid)
+            s.remove_monitor(p, ref)
+            entry = s.aliases.get(ref.lo) if ref.hi == s.hi else None
+            if entry is not None and entry[0] is p:
+                s.drop_alias(ref)
+        s.exit_signal(pid, owner, "kill", IS_KILL, 0)
+    return True
+
+
 def _seconds_first(pair):
     return pair[0]
 
