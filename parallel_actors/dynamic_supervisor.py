@@ -6,16 +6,16 @@ It has no children when it starts, knows them by their pids, and stops them all 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from parallel_actors.gen_server import NoReply, Ok
 from parallel_actors.process import is_whole, options
 from parallel_actors.supervisor import (
     RESTART,
-    Backoff,
     ChildInfo,
     ChildSpec,
     Intensity,
+    Limits,
     Supervising,
     ask,
     attempt_in,
@@ -49,6 +49,18 @@ class _Crowd:
     attempts: int = 0
 
 
+class TaskOptions(Limits, total=False):
+    """Options of a supervisor of tasks."""
+
+    max_children: int | None
+
+
+class CrowdOptions(TaskOptions, total=False):
+    """Options of a DynamicSupervisor."""
+
+    extra_arguments: tuple[Any, ...]
+
+
 class DynamicSupervisor(Supervising):
     """A supervisor for children that are started on demand (Elixir: `DynamicSupervisor`).
 
@@ -63,15 +75,7 @@ class DynamicSupervisor(Supervising):
     """
 
     @staticmethod
-    def start_link(
-        *,
-        max_children: int | None = None,
-        max_restarts: int = 3,
-        max_seconds: float = 5.0,
-        extra_arguments: tuple[Any, ...] = (),
-        backoff: Backoff | None = None,
-        name: str | None = None,
-    ) -> Pid:
+    def start_link(*, name: str | None = None, **choices: Unpack[CrowdOptions]) -> Pid:
         """Start one without children (Elixir: `DynamicSupervisor.start_link/1`).
 
         Args:
@@ -82,14 +86,7 @@ class DynamicSupervisor(Supervising):
         Raises:
             ValueError, TypeError: for an option that doesn't fit.
         """
-        choices: dict[str, Any] = {
-            "max_children": max_children,
-            "max_restarts": max_restarts,
-            "max_seconds": max_seconds,
-            "extra_arguments": extra_arguments,
-            "backoff": backoff,
-        }
-        crowd_of(**choices)
+        crowd_of(**choices)  # a bad one is refused here, where it was written
         pid = options(name=name).start_link(DynamicSupervisor, **choices)
         assert pid is not None
         return pid
@@ -97,27 +94,11 @@ class DynamicSupervisor(Supervising):
     def init(self, *args: Any, **kwargs: Any) -> Any:
         return self.supervise(*args, **kwargs)
 
-    def supervise(
-        self,
-        *,
-        max_children: int | None = None,
-        max_restarts: int = 3,
-        max_seconds: float = 5.0,
-        extra_arguments: tuple[Any, ...] = (),
-        backoff: Backoff | None = None,
-    ) -> Any:
+    def supervise(self, **choices: Unpack[CrowdOptions]) -> Any:
         """What `init` returns. Arguments as for `start_link`."""
         api.trap_exit(True)
         api.spread_spawns(True)
-        return Ok(
-            crowd_of(
-                max_children=max_children,
-                max_restarts=max_restarts,
-                max_seconds=max_seconds,
-                extra_arguments=extra_arguments,
-                backoff=backoff,
-            )
-        )
+        return Ok(crowd_of(**choices))
 
     def handle_info(self, message: Any, state: Any) -> Any:
         if isinstance(message, Exit):
@@ -200,18 +181,6 @@ class DynamicSupervisor(Supervising):
     # --- the same for callers ---
 
     @staticmethod
-    def start_child(supervisor: Server, spec: Any) -> Pid | None:
-        """Start a child; its pid, None where it ignored the start (Elixir: `DynamicSupervisor.start_child/2`).
-
-        Raises:
-            StartError: it could not be started.
-            ChildError: there are `max_children`.
-            NoProc, NodeDown, RemoteError: as `call`.
-        """
-        pid: Pid | None = ask(supervisor, "start_child", spec_of(spec))
-        return pid
-
-    @staticmethod
     def terminate_child(supervisor: Server, pid: Pid) -> None:
         """Stop a child, for good (Elixir: `DynamicSupervisor.terminate_child/2`).
 
@@ -220,29 +189,12 @@ class DynamicSupervisor(Supervising):
         """
         ask(supervisor, "terminate_child", pid)
 
-    @staticmethod
-    def which_children(supervisor: Server) -> list[ChildInfo]:
-        """All children (Elixir: `DynamicSupervisor.which_children/1`)."""
-        found: list[ChildInfo] = ask(supervisor, "which_children")
-        return found
-
-    @staticmethod
-    def count_children(supervisor: Server) -> dict[str, int]:
-        """How many there are: "specs", "active", "supervisors", "workers"."""
-        found: dict[str, int] = ask(supervisor, "count_children")
-        return found
-
 
 def crowd_of(
-    *,
-    max_children: int | None,
-    max_restarts: int,
-    max_seconds: float,
-    extra_arguments: tuple[Any, ...],
-    backoff: Backoff | None,
+    *, max_children: int | None = None, extra_arguments: tuple[Any, ...] = (), **limits: Unpack[Limits]
 ) -> _Crowd:
     if max_children is not None and not is_whole(max_children, 0):
         raise ValueError(f"expected max_children to be a whole number or None, got {max_children!r}")
     if not isinstance(extra_arguments, tuple):
         raise TypeError(f"expected extra_arguments to be a tuple, got {extra_arguments!r}")
-    return _Crowd(max_children, extra_arguments, Intensity(max_restarts, max_seconds, backoff))
+    return _Crowd(max_children, extra_arguments, Intensity(**limits))

@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t, uint64_t
 from parallel_actors.workers.codec cimport Encoded
 from parallel_actors.workers.ident cimport Pid, Ref
 from parallel_actors.workers.scheduler cimport EXITING, SPREAD, TERMINATES, Process, Scheduler, here, me
+from parallel_actors.workers.timers cimport seconds
 
 import logging
 import sys
@@ -853,22 +854,8 @@ def start_monitor(target, /, *args, **kwargs):
 
 # ---------------------------------------------------------------------- the caller's side
 
-cdef double seconds_of(object timeout) except -2:
-    """A time-out in seconds; -1: for ever."""
-    cdef double limit
-    if timeout is None:
-        return -1.0
-    if type(timeout) is bool or isinstance(timeout, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"expected a time-out to be a number of seconds or None, got {timeout!r}")
-    try:
-        limit = float(timeout)
-    except OverflowError:
-        limit = float("inf") if timeout > 0 else -1.0
-    except (TypeError, ValueError):
-        raise TypeError(f"expected a time-out to be a number of seconds or None, got {timeout!r}") from None
-    if not limit >= 0:
-        raise ValueError(f"expected a time-out of 0 seconds or more, or None for ever, got {timeout!r}")
-    return -1.0 if limit == float("inf") else limit
+cdef inline double seconds_of(object timeout) except -2:
+    return seconds(timeout, "a time-out")
 
 
 cdef Pid address(Scheduler s, object target, object request):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from parallel_actors.process import is_whole, options
-from parallel_actors.supervisor import Backoff, ChildSpec, Strategy, Supervisor, child, spec_of, tree_of
+from parallel_actors.supervisor import ChildSpec, Strategies, Supervisor, child, spec_of, tree_of
 from parallel_actors.workers import api
 from parallel_actors.workers.codec import dumps
 from parallel_actors.workers.errors import NoProc
@@ -57,10 +57,7 @@ class PartitionSupervisor(Supervisor):
         name: str,
         partitions: int | None = None,
         with_arguments: Callable[[tuple[Any, ...], int], tuple[Any, ...]] | None = None,
-        strategy: Strategy = "one_for_one",
-        max_restarts: int = 3,
-        max_seconds: float = 5.0,
-        backoff: Backoff | None = None,
+        **choices: Unpack[Strategies],
     ) -> Pid:
         """Start it and its children, whose ids are 0, 1, ...
 
@@ -74,25 +71,11 @@ class PartitionSupervisor(Supervisor):
         Raises:
             As `Supervisor.start_link`.
         """
-        choices: dict[str, Any] = {
-            "partitions": partitions,
-            "with_arguments": with_arguments,
-            "strategy": strategy,
-            "max_restarts": max_restarts,
-            "max_seconds": max_seconds,
-            "backoff": backoff,
-        }
         # A bad one is refused here, where it was written.
-        made = _children(spec_of(of), name, partitions, with_arguments)
-        tree_of(
-            made,
-            strategy=strategy,
-            max_restarts=max_restarts,
-            max_seconds=max_seconds,
-            auto_shutdown="never",
-            backoff=backoff,
+        tree_of(_children(spec_of(of), name, partitions, with_arguments), **choices)
+        pid = options(name=name).start_link(
+            PartitionSupervisor, of, partitions=partitions, with_arguments=with_arguments, **choices
         )
-        pid = options(name=name).start_link(PartitionSupervisor, of, **choices)
         assert pid is not None
         return pid
 

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from parallel_actors.gen_server import GenServer, NoReply, Ok, Reply, Stop, call
 from parallel_actors.process import is_whole, options
@@ -168,12 +168,32 @@ class Backoff:
         return longest * (1 + self.jitter * random.uniform(-1, 1))
 
 
+class Limits(TypedDict, total=False):
+    """Options of every supervisor: how often its children may be started anew."""
+
+    max_restarts: int
+    max_seconds: float
+    backoff: Backoff | None
+
+
+class Strategies(Limits, total=False):
+    """Options of those whose children belong together."""
+
+    strategy: Strategy
+
+
+class TreeOptions(Strategies, total=False):
+    """Options of a Supervisor."""
+
+    auto_shutdown: AutoShutdown
+
+
 @dataclass(slots=True)
 class Intensity:
     """Counts restarts: more than `max_restarts` within `max_seconds` are too many (OTP: MaxR, MaxT)."""
 
-    max_restarts: int
-    max_seconds: float
+    max_restarts: int = 3
+    max_seconds: float = 5.0
     backoff: Backoff | None = None
     times: deque[float] = field(default_factory=deque)
     deaths: list[tuple[float, int, int | None]] = field(default_factory=list)  # counted: when, worker, its incarnation
@@ -290,7 +310,7 @@ def attempt_in(message: Any) -> int:
 
 
 class Supervising(GenServer):
-    """What a request to a supervisor becomes: a call of the method `do_<request>`; its errors go to the caller."""
+    """A request to a supervisor becomes a call of the method `do_<request>`; its errors go to the caller."""
 
     _is_supervisor = True
 
@@ -307,6 +327,33 @@ class Supervising(GenServer):
         if admits("unexpected_message"):
             _LOG.warning("supervisor %r got a cast that it doesn't know: %r", api.self_(), request)
         return NoReply()
+
+    # --- for callers ---
+
+    @staticmethod
+    def start_child(supervisor: Server, spec: Any) -> Pid | None:
+        """Add a child, and start it; its pid, None where it ignored the start (OTP: `supervisor:start_child/2`).
+
+        Raises:
+            StartError: it could not be started, and isn't kept.
+            ChildError: a Supervisor has a child of this id; `reason` is "already_started" (`target` is its pid) or
+                "already_present". A DynamicSupervisor has as many as it may have; `reason` is "max_children".
+            NoProc, NodeDown, RemoteError: as `call`.
+        """
+        pid: Pid | None = ask(supervisor, "start_child", spec_of(spec))
+        return pid
+
+    @staticmethod
+    def which_children(supervisor: Server) -> list[ChildInfo]:
+        """All children; those of a Supervisor in start order (OTP: `supervisor:which_children/1`)."""
+        found: list[ChildInfo] = ask(supervisor, "which_children")
+        return found
+
+    @staticmethod
+    def count_children(supervisor: Server) -> dict[str, int]:
+        """How many there are: "specs", "active", "supervisors", "workers" (OTP: `supervisor:count_children/1`)."""
+        found: dict[str, int] = ask(supervisor, "count_children")
+        return found
 
     def too_many(self, pid: Pid | None, spec: ChildSpec) -> Stop:
         report("reached_max_restart_intensity", pid, spec, "shutdown")
@@ -400,26 +447,17 @@ class Supervisor(Supervising):
     """
 
     @staticmethod
-    def start_link(
-        children: Iterable[Any],
-        *,
-        strategy: Strategy = "one_for_one",
-        max_restarts: int = 3,
-        max_seconds: float = 5.0,
-        auto_shutdown: AutoShutdown = "never",
-        backoff: Backoff | None = None,
-        name: str | None = None,
-    ) -> Pid:
+    def start_link(children: Iterable[Any], *, name: str | None = None, **choices: Unpack[TreeOptions]) -> Pid:
         """Start a supervisor and its children; returns when all of them are up (OTP: `supervisor:start_link/2,3`).
 
         Args:
             children: `child(...)`, a class, or `(class, *args)` each, in the order of their start.
-            strategy: who is started anew with one that ended: "one_for_one" nobody else, "one_for_all" all of them,
-                "rest_for_one" those after it.
-            max_restarts, max_seconds: more restarts in so many seconds, and the supervisor stops its children and
-                ends with `shutdown`. What dies with one worker counts once.
-            auto_shutdown: whether the end, by themselves, of children marked `significant` ends it: "never",
-                "any_significant", "all_significant".
+            strategy: who is started anew with one that ended: "one_for_one" (the default) nobody else, "one_for_all"
+                all of them, "rest_for_one" those after it.
+            max_restarts, max_seconds: more restarts in so many seconds (3 in 5.0), and the supervisor stops its
+                children and ends with `shutdown`. What dies with one worker counts once.
+            auto_shutdown: whether the end, by themselves, of children marked `significant` ends it: "never" (the
+                default), "any_significant", "all_significant".
             backoff: how long to wait before a restart; none by default, as in OTP.
             name: register it.
 
@@ -430,13 +468,6 @@ class Supervisor(Supervising):
                 without `auto_shutdown`.
         """
         specs = [spec_of(entry) for entry in children]
-        choices: dict[str, Any] = {
-            "strategy": strategy,
-            "max_restarts": max_restarts,
-            "max_seconds": max_seconds,
-            "auto_shutdown": auto_shutdown,
-            "backoff": backoff,
-        }
         tree_of(specs, **choices)  # a bad one is refused here, where it was written
         pid = options(name=name).start_link(Supervisor, specs, **choices)
         assert pid is not None
@@ -445,27 +476,11 @@ class Supervisor(Supervising):
     def init(self, *args: Any, **kwargs: Any) -> Any:
         return self.supervise(*args, **kwargs)
 
-    def supervise(
-        self,
-        children: Iterable[Any] = (),
-        *,
-        strategy: Strategy = "one_for_one",
-        max_restarts: int = 3,
-        max_seconds: float = 5.0,
-        auto_shutdown: AutoShutdown = "never",
-        backoff: Backoff | None = None,
-    ) -> Any:
+    def supervise(self, children: Iterable[Any] = (), **choices: Unpack[TreeOptions]) -> Any:
         """What `init` returns: these children, started in order. Arguments as for `start_link`."""
         api.trap_exit(True)
         api.spread_spawns(True)
-        tree = tree_of(
-            children,
-            strategy=strategy,
-            max_restarts=max_restarts,
-            max_seconds=max_seconds,
-            auto_shutdown=auto_shutdown,
-            backoff=backoff,
-        )
+        tree = tree_of(children, **choices)
         for each in list(tree.children.values()):
             try:
                 tree.start(each)
@@ -598,19 +613,6 @@ class Supervisor(Supervising):
     # --- the same for callers ---
 
     @staticmethod
-    def start_child(supervisor: Server, spec: Any) -> Pid | None:
-        """Add a child, and start it; its pid, None where it ignored the start (OTP: `supervisor:start_child/2`).
-
-        Raises:
-            StartError: it could not be started, and isn't kept.
-            ChildError: there is a child of this id; `reason` is "already_started" (`target` is its pid) or
-                "already_present".
-            NoProc, NodeDown, RemoteError: as `call`.
-        """
-        pid: Pid | None = ask(supervisor, "start_child", spec_of(spec))
-        return pid
-
-    @staticmethod
     def terminate_child(supervisor: Server, id: Hashable) -> None:
         """Stop a child; its spec stays, unless it is temporary (OTP: `supervisor:terminate_child/2`).
 
@@ -640,18 +642,6 @@ class Supervisor(Supervising):
         ask(supervisor, "delete_child", id)
 
     @staticmethod
-    def which_children(supervisor: Server) -> list[ChildInfo]:
-        """All children, in start order (OTP: `supervisor:which_children/1`)."""
-        found: list[ChildInfo] = ask(supervisor, "which_children")
-        return found
-
-    @staticmethod
-    def count_children(supervisor: Server) -> dict[str, int]:
-        """How many there are: "specs", "active", "supervisors", "workers" (OTP: `supervisor:count_children/1`)."""
-        found: dict[str, int] = ask(supervisor, "count_children")
-        return found
-
-    @staticmethod
     def get_childspec(supervisor: Server, id: Hashable) -> ChildSpec:
         """The spec of a child, by its id or pid (OTP: `supervisor:get_childspec/2`).
 
@@ -665,15 +655,13 @@ class Supervisor(Supervising):
 def tree_of(
     children: Iterable[Any],
     *,
-    strategy: Strategy,
-    max_restarts: int,
-    max_seconds: float,
-    auto_shutdown: AutoShutdown,
-    backoff: Backoff | None,
+    strategy: Strategy = "one_for_one",
+    auto_shutdown: AutoShutdown = "never",
+    **limits: Unpack[Limits],
 ) -> _Tree:
     _one_of("strategy", strategy, ("one_for_one", "one_for_all", "rest_for_one"))
     _one_of("auto_shutdown", auto_shutdown, ("never", "any_significant", "all_significant"))
-    tree = _Tree(strategy, auto_shutdown, Intensity(max_restarts, max_seconds, backoff))
+    tree = _Tree(strategy, auto_shutdown, Intensity(**limits))
     for entry in children:
         spec = spec_of(entry)
         if spec.id in tree.children:

@@ -7,12 +7,12 @@ async_nolink -> start_child(_wait_for_owner) in the supervisor -> the owner moni
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
-from parallel_actors.dynamic_supervisor import DynamicSupervisor, crowd_of
+from parallel_actors.dynamic_supervisor import DynamicSupervisor, TaskOptions, crowd_of
 from parallel_actors.process import options
 from parallel_actors.request import Done, Failed
-from parallel_actors.supervisor import Backoff, ChildSpec, ask
+from parallel_actors.supervisor import ChildSpec, ask
 from parallel_actors.task import Task, on_behalf, run, run_alone, stream
 from parallel_actors.workers import api
 from parallel_actors.workers.ident import Pid, Ref
@@ -44,21 +44,10 @@ class TaskSupervisor(DynamicSupervisor):
 
     @staticmethod
     def start_link(  # type: ignore[override]
-        *,
-        max_children: int | None = None,
-        max_restarts: int = 3,
-        max_seconds: float = 5.0,
-        backoff: Backoff | None = None,
-        name: str | None = None,
+        *, name: str | None = None, **choices: Unpack[TaskOptions]
     ) -> Pid:
         """Start one without tasks (Elixir: `Task.Supervisor.start_link/1`). Options as for `DynamicSupervisor`."""
-        choices: dict[str, Any] = {
-            "max_children": max_children,
-            "max_restarts": max_restarts,
-            "max_seconds": max_seconds,
-            "backoff": backoff,
-        }
-        crowd_of(**choices, extra_arguments=())
+        crowd_of(**choices)
         pid = options(name=name).start_link(TaskSupervisor, **choices)
         assert pid is not None
         return pid

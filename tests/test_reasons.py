@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,69 @@ def test_causes_contexts_notes_and_groups_are_shown() -> None:
 
 
 @contract("S1.7", partly=True)
+class Noted(ValueError):
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.add_note("a note")
+
+
+def deep(depth: int, make: Callable[[], BaseException]) -> None:
+    if depth:
+        deep(depth - 1, make)
+    raise make()
+
+
+def chained() -> None:
+    try:
+        deep(0, ValueError)
+    except ValueError as error:
+        raise KeyError("x") from error
+
+
+def suppressed() -> None:
+    try:
+        deep(0, ValueError)
+    except ValueError:
+        raise KeyError("x") from None
+
+
+def same(word: str, file: str) -> Callable[[], None]:
+    """Functions that are equal but for the file that they seem to stand in."""
+    found: dict[str, Any] = {}
+    exec(compile(f"def fail():\n    raise ValueError({word!r})\n", file, "exec"), found)
+    fail: Callable[[], None] = found["fail"]
+    return fail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: deep(0, lambda: ValueError("one line")),
+        lambda: deep(0, lambda: ValueError("two\nlines")),
+        lambda: deep(0, KeyError),
+        lambda: deep(0, lambda: Noted("x")),
+        lambda: deep(2, ValueError),
+        lambda: deep(50, ValueError),
+        lambda: deep(0, lambda: ExceptionGroup("some", [ValueError(1), KeyError(2)])),
+        lambda: deep(0, lambda: SystemExit(3)),
+        lambda: math.nothing,  # type: ignore[attr-defined]
+        lambda: strr,  # type: ignore[name-defined]  # noqa: F821
+        lambda: compile("a b", "<text>", "exec"),
+        lambda: int("x") + int("y"),
+        chained,
+        suppressed,
+        same("a", "<first>"),
+        same("a", "<second>"),
+    ],
+)
+def test_a_traceback_is_what_python_prints_each_time(body: Callable[[], object]) -> None:
+    """The second time, much of it is known already."""
+    with pytest.raises(BaseException) as caught:
+        body()
+    expected = "".join(traceback.format_exception(caught.value))
+    assert [Crash.from_exception(caught.value).traceback for _ in range(3)] == [expected] * 3
+
+
 def test_the_frames_of_the_library_are_left_out() -> None:
     crash = crash_of(lambda: encode_bytes(Codec(), {"a": threading.Lock()}))
     assert "codec.pyx" not in crash.traceback

@@ -390,7 +390,11 @@ def next_of_stream() -> None:
 def opened(owner: Puppet, jobs: pa.Pid | None) -> list[pa.Ref]:
     """Monitors of the two tasks that are left of a stream of `owner`."""
     owner.do(open_stream, pa.self_(), jobs)
-    return [pa.monitor(pa.receive(("task", pa.Pid), timeout=WAIT)[1]) for _ in range(2)]
+    return watch_tasks()
+
+
+def watch_tasks() -> list[pa.Ref]:
+    return [Puppet(pa.receive(("task", pa.Pid), timeout=WAIT)[1]).watch() for _ in range(2)]
 
 
 def await_kills(watches: list[pa.Ref]) -> None:
@@ -434,7 +438,7 @@ def iterate(asker: pa.Pid, jobs: pa.Pid) -> None:
 @contract("S8.5", partly=True)
 def test_a_killed_owner_takes_its_stream_along(me: pa.Pid, jobs: pa.Pid) -> None:
     owner = pa.options(worker=0).spawn(iterate, me, jobs)
-    watches = [pa.monitor(pa.receive(("task", pa.Pid), timeout=WAIT)[1]) for _ in range(2)]
+    watches = watch_tasks()
     pa.exit(owner, "kill")
     await_kills(watches)
 

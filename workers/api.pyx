@@ -5,7 +5,6 @@ Each function finds the calling thread's scheduler and the process that runs on 
 at the call, and raises there. Public names, types and the documentation's signatures: ``api.pyi``.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.math cimport isnan
 cimport cython
 
 from parallel_actors.workers.codec cimport Encoded
@@ -19,6 +18,7 @@ from parallel_actors.workers.scheduler cimport (
     Envelope, Process, Scheduler, here, me,
 )
 from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
+from parallel_actors.workers.timers cimport seconds
 
 import time as _time
 
@@ -28,24 +28,6 @@ from parallel_actors.workers.reasons import Down, Exit
 cdef object _NO_DEFAULT = object()
 cdef double FOREVER = -1.0
 cdef double REMOTE_TIMEOUT = 5.0        # how long another endpoint may take to answer a question, s
-
-
-cdef double seconds(object value, str what) except -2:
-    """A time-out in seconds: None (or infinity) is -1, for ever."""
-    cdef double s
-    if value is None:
-        return FOREVER
-    if type(value) is bool or isinstance(value, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}")
-    try:
-        s = float(value)
-    except OverflowError:
-        s = float("inf") if value > 0 else -1.0
-    except (TypeError, ValueError):
-        raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}") from None
-    if isnan(s) or s < 0:
-        raise ValueError(f"expected {what} to be 0 or more seconds, got {value!r}")
-    return FOREVER if s == float("inf") else s
 
 
 cdef Process acting(Scheduler s):

@@ -17,6 +17,7 @@ import os
 import signal as _signal
 import traceback as _traceback
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -207,7 +208,47 @@ def _cut(text: str) -> str:
     return f"{text[:head]}\n... {len(text) - head - tail} characters left out ...\n{text[-tail:]}"
 
 
+# What frames look like in a traceback: (file, code, instruction) -> text. In a storm of crashes they are all the same,
+# and to find a line and what to underline in it takes most of the time of a crash.
+_FRAMES: dict[tuple[str, CodeType, int], str] = {}
+_MAX_KEPT = 1000
+# Their last line depends on more than themselves, or is more than one.
+_SPECIAL = (BaseExceptionGroup, SyntaxError, NameError, AttributeError, ImportError)
+
+
+def _format_plain(exception: BaseException) -> str | None:
+    """As `_format`, for an exception without causes, notes, recursion or hints; None for others."""
+    if (
+        exception.__cause__ is not None
+        or (exception.__context__ is not None and not exception.__suppress_context__)
+        or isinstance(exception, _SPECIAL)
+        or hasattr(exception, "__notes__")
+    ):
+        return None
+    frames: list[str] = []
+    step = exception.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if not code.co_filename.startswith(_PACKAGE_FOLDERS):
+            key = (code.co_filename, code, step.tb_lasti)  # code of two files may be equal
+            text = _FRAMES.get(key)
+            if text is None:
+                if len(_FRAMES) >= _MAX_KEPT:
+                    _FRAMES.clear()
+                text = _FRAMES[key] = "".join(_traceback.format_list(_traceback.extract_tb(step, limit=1)))
+            frames.append(text)
+        step = step.tb_next
+        if len(frames) > 32:
+            return None
+    if not frames or len(set(frames)) < len(frames):
+        return None
+    return "".join(["Traceback (most recent call last):\n", *frames, *_traceback.format_exception_only(exception)])
+
+
 def _format(exception: BaseException) -> str:
+    plain = _guarded(lambda: _format_plain(exception), None)
+    if isinstance(plain, str):
+        return plain
     # Negative: the innermost frames, where a runaway recursion still says where it is.
     shown = _traceback.TracebackException(
         type(exception), exception, exception.__traceback__, limit=-_MAX_FRAMES, compact=True

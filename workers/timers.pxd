@@ -1,6 +1,9 @@
 from libc.stdint cimport int64_t, uint64_t
 
 
+cdef double seconds(object value, str what) except -2
+
+
 cdef class Timer:
     cdef int64_t deadline           # CLOCK_MONOTONIC, ns
     cdef int64_t period             # ns; 0 = once

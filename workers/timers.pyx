@@ -5,7 +5,26 @@ A call with a time-out arms a timer and nearly always cancels it, so removal is 
 leaves nothing behind, where a heap of tombstones would grow with the rate of calls.
 """
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from libc.math cimport isnan
 cimport cython
+
+
+cdef double seconds(object value, str what) except -2:
+    """A time-out in seconds: None (or infinity) is -1, for ever."""
+    cdef double s
+    if value is None:
+        return -1.0
+    if type(value) is bool or isinstance(value, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}")
+    try:
+        s = float(value)
+    except OverflowError:
+        s = float("inf") if value > 0 else -1.0
+    except (TypeError, ValueError):
+        raise TypeError(f"expected {what} to be a number of seconds or None, got {value!r}") from None
+    if isnan(s) or s < 0:
+        raise ValueError(f"expected {what} to be 0 or more seconds, or None for ever, got {value!r}")
+    return -1.0 if s == float("inf") else s
 
 
 @cython.final
