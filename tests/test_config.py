@@ -79,6 +79,9 @@ def test_the_nearest_pyproject_upward_counts(project: Path, monkeypatch: pytest.
         ("log_level", "debug", "DEBUG"),
         ("prefix_output", "1", True),
         ("prefix_output", "No", False),
+        ("max_reports", "0", 0),
+        ("max_reports", "7", 7),
+        ("forward_logs", "yes", True),
         ("pin", "on", True),
         ("pin", "off", False),
         ("pin", "auto", None),
@@ -116,6 +119,7 @@ def test_options_are_frozen() -> None:
             {"log_level": "loud"},
             "keyword argument log_level: expected one of DEBUG, INFO, WARNING, ERROR, CRITICAL, got 'loud'",
         ),
+        ({"max_reports": -1}, "keyword argument max_reports: expected a whole number from 0 to 1000000, got -1"),
         ({"pin": 1}, 'keyword argument pin: expected true, false or "auto", got 1'),
         ({"name": ""}, "keyword argument name: expected 1 to 64 printable characters, got ''"),
         (

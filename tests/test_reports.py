@@ -1,4 +1,4 @@
-"""What the library reports: with fixed fields, in one place for all workers, bounded in a storm (S6.8, S9.6)."""
+"""What the library reports: with fixed fields, in one place for all workers (S6.8, S9.6)."""
 
 from __future__ import annotations
 
@@ -7,56 +7,26 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
 import parallel_actors as pa
 from contract import contract
 from leaks import eventually
-from parallel_actors.workers.limit import ReportLimit
 from puppets import WAIT, puppet
-
-MOST = 5
-
-
-class Records(logging.Handler):
-    """In this program, where the system was started: keeps what comes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.all.append(record)
-
-    def of(self, **fields: Any) -> list[Any]:
-        """Those with these fields."""
-        return [each for each in list(self.all) if all(getattr(each, name, None) == fields[name] for name in fields)]
-
-    def one(self, **fields: Any) -> Any:
-        """The one with these fields, when it has come."""
-        eventually(lambda: self.of(**fields), f"a record with {fields}")
-        (found,) = self.of(**fields)
-        return found
+from records import Records, end_of_log, recorded
 
 
 @pytest.fixture(scope="module")
 def shared_node() -> Iterator[pa.ActorSystem]:
     """The system behind `node`, whose records come to this program."""
-    with pa.ActorSystem(workers=2, forward_logs=True, max_reports=MOST) as system:
+    with pa.ActorSystem(workers=2, forward_logs=True) as system:
         yield system
 
 
 @pytest.fixture
 def records(node: pa.ActorSystem) -> Iterator[Records]:
-    found = Records()
-    logger = logging.getLogger()
-    level = logger.level
-    logger.addHandler(found)
-    logger.setLevel("DEBUG")
-    yield found
-    logger.removeHandler(found)
-    logger.setLevel(level)
+    with recorded() as found:
+        yield found
 
 
 @pytest.fixture
@@ -173,211 +143,21 @@ def test_an_orderly_end_reports_nothing(me: pa.Pid, records: Records, reason: An
     assert [record.name for record in records.all if record.name.startswith("parallel_actors")] == []
 
 
-def end_of_log(records: Records) -> None:
-    """What the workers have logged until now is here."""
-    for worker in (0, 1):
-        ends = len(records.of(name="end", worker=worker))
-        puppet(worker).do(logging.getLogger("end").warning, "until here")
-        eventually(lambda: len(records.of(name="end", worker=worker)) == ends + 1, "all records are here")  # noqa: B023
-
-
-# --- storms -----------------------------------------------------------------------------------------------------------
-
-
-def fall(word: str) -> None:
-    raise ValueError(word)
-
-
-def fall_at_once(count: int) -> None:
-    for number in range(count):
-        pa.options(worker=number % 2).spawn(fall, "one of many")
-
-
-def counted(records: Records, event: str, kind: str) -> tuple[int, int]:
-    """Reports made, and left out."""
-    made = len(records.of(event=event))
-    return made, sum(record.count for record in records.of(event="left_out", kind=kind))
-
-
-@contract("S6.8", partly=True)
-def test_ten_thousand_crashes_at_once(me: pa.Pid, node: pa.ActorSystem, records: Records) -> None:
-    bystander = pa.start_link(Account, 1)
-    assert bystander is not None
-    parts = [psutil.Process(pid) for pid in (node.root_pid, *node.worker_pids)]
-    before = [part.memory_info().rss for part in parts]
-    began = time.monotonic()
-    pa.spawn_monitor(fall_at_once, 10_000)
-    assert pa.sys_.get_state(bystander, timeout=WAIT) == 1  # the node answers meanwhile
-    assert pa.receive(pa.Down, timeout=WAIT).reason == "normal"
-    eventually(lambda: sum(counted(records, "crash", "crash")) >= 10_000, "each is reported or counted")
-    seconds = int(time.monotonic() - began) + 1
-    end_of_log(records)
-    made, left_out = counted(records, "crash", "crash")
-    assert made + left_out == 10_000  # exactly
-    # A window of a worker takes a second or more: so there were at most so many begun.
-    assert 0 < made <= 2 * MOST * (seconds + 1)
-    assert all("one of many" in record.reason and record.traceback for record in records.of(event="crash"))
-    assert {record.worker for record in records.of(event="left_out")} == {0, 1}
-    grown = [part.memory_info().rss - rss for part, rss in zip(parts, before, strict=True)]
-    assert max(grown) < 100_000_000
-
-
-class Falling(pa.GenServer):
-    def init(self, number: int) -> Any:
-        return pa.Ok(number)
-
-    def handle_info(self, message: Any, state: Any) -> Any:
-        if message == "fall":
-            raise ValueError("told to")
-        return super().handle_info(message, state)
-
-    def format_status(self, status: Any) -> Any:
-        logging.getLogger("status").warning("%s", status["state"])
-        return status
-
-
-@contract("S6.8", "S8.3", partly=True)
-def test_each_kind_has_a_bound_of_its_own(me: pa.Pid, records: Records) -> None:
-    count = 200
-    supervisor = pa.DynamicSupervisor.start_link()
-    pids = [
-        pa.DynamicSupervisor.start_child(supervisor, pa.child(Falling, n, restart="temporary")) for n in range(count)
-    ]
-    for pid in pids:
-        assert pid is not None
-        for _ in range(3):
-            pa.send(pid, "nobody knows this")
-        pa.send(pid, "fall")
-    kinds = {"crash": count, "supervisor": count, "unexpected_message": 3 * count}
-
-    def sums() -> dict[str, int]:
-        made = {
-            "crash": len(records.of(event="crash")),
-            "supervisor": len(records.of(event="child_terminated")),
-            "unexpected_message": len(records.of(name="parallel_actors.gen_server")),
-        }
-        return {
-            kind: made[kind] + sum(each.count for each in records.of(event="left_out", kind=kind)) for kind in kinds
-        }
-
-    eventually(lambda: sums() == kinds, "each is reported or counted")
-    assert {record.kind for record in records.of(event="left_out")} == set(kinds)
-    # format_status runs for reports that are made, and for no others; what user code logs is never left out.
-    assert len(records.of(name="status")) == len(records.of(event="crash"))
-    assert pa.is_alive(supervisor)
-
-
-def say_much() -> None:
-    for number in range(1000):
-        logging.getLogger("mine").warning("line", extra={"number": number})
-
-
-@contract("S9.6", partly=True)
-def test_what_user_code_logs_is_not_bounded(me: pa.Pid, records: Records) -> None:
-    pa.options(worker=1).spawn_monitor(say_much)
-    eventually(lambda: len(records.of(name="mine")) == 1000, "all of it is here")
-    assert [record.number for record in records.of(name="mine")] == list(range(1000))
-
-
-@contract("S6.8", partly=True)
-def test_what_was_left_out_last_is_told_before_the_system_ends() -> None:
-    found = Records()
-    logger = logging.getLogger("parallel_actors")
-    logger.addHandler(found)
-    try:
-        with pa.ActorSystem(workers=2, forward_logs=True, max_reports=0):
-            pa.spawn_monitor(fall_at_once, 50)
-            assert pa.receive(pa.Down, timeout=WAIT).reason == "normal"
-            eventually(lambda: len(pa.processes()) == 1, "all have fallen")
-    finally:
-        logger.removeHandler(found)
-    assert counted(found, "crash", "crash") == (0, 50)
-
-
-# --- the bound itself -------------------------------------------------------------------------------------------------
-
-
-class Clock:
-    """Time that passes when it is told to, and what was left out."""
-
-    def __init__(self, most: int, *, reminds: bool = True) -> None:
-        self.now = 100.0
-        self.told: list[tuple[str, int]] = []
-        self.reminders: list[float] = []
-        self.limit = ReportLimit(
-            most,
-            lambda kind, count: self.told.append((kind, count)),
-            (lambda seconds: self.reminders.append(self.now + seconds)) if reminds else None,
-            lambda: self.now,
-        )
-
-    def ask(self, kind: str, count: int) -> int:
-        return sum(self.limit.admits(kind) for _ in range(count))
-
-
-@contract("S6.8", partly=True)
-def test_a_new_second_opens_again() -> None:
-    clock = Clock(3)
-    assert clock.ask("crash", 10) == 3
-    clock.now += 0.999
-    assert clock.ask("crash", 10) == 0
-    assert clock.told == []
-    clock.now += 0.001
-    assert clock.ask("crash", 2) == 2
-    assert clock.told == [("crash", 17)]
-    clock.now += 5
-    assert clock.ask("crash", 4) == 3
-    assert clock.told == [("crash", 17)]  # nothing was left out in between
-
-
-@contract("S6.8", partly=True)
-def test_a_storm_that_is_over_is_told_without_another_report() -> None:
-    clock = Clock(2)
-    assert clock.ask("crash", 100) == 2
-    assert clock.reminders == [101.0]  # once
-    clock.now = 100.9
-    clock.limit.settle()  # a timer may be early
-    assert (clock.told, clock.reminders) == ([], [101.0, 101.0])
-    clock.now = 101.0
-    clock.limit.settle()
-    clock.limit.settle()
-    assert clock.told == [("crash", 98)]
-    assert clock.ask("crash", 3) == 2
-    assert clock.reminders[2:] == [102.0]
-
-
-@contract("S6.8", partly=True)
-def test_kinds_are_counted_apart() -> None:
-    clock = Clock(1, reminds=False)
-    assert [clock.ask(kind, n) for kind, n in (("a", 3), ("b", 1), ("c", 2))] == [1, 1, 1]
-    clock.limit.close()
-    assert clock.told == [("a", 2), ("c", 1)]
-    clock.limit.close()
-    assert len(clock.told) == 2
-
-
-@contract("S6.8", partly=True)
-def test_a_bound_of_nothing_counts_all() -> None:
-    clock = Clock(0)
-    assert clock.ask("crash", 7) == 0
-    clock.limit.close()
-    assert clock.told == [("crash", 7)]
-
-
-@contract("S6.8", partly=True)
-def test_a_handler_that_reports_something_itself_is_counted() -> None:
-    clock = Clock(1)
-    limit = clock.limit
-
-    def left_out(kind: str, count: int) -> None:
-        clock.told.append((kind, count))
-        if len(clock.told) < 3:
-            limit.admits("dead_letter")
-            limit.admits("dead_letter")
-
-    limit = ReportLimit(1, left_out, None, lambda: clock.now)
+@contract("S8.2", "S6.8", partly=True)
+def test_a_supervisor_reports_each_failure_once_and_then_that_it_gives_up(me: pa.Pid, records: Records) -> None:
+    supervisor = pa.Supervisor.start_link([pa.child(Account, 7, name="again")], max_restarts=2, max_seconds=60)
+    failed: list[pa.Pid] = []
     for _ in range(3):
-        limit.admits("crash")
-    limit.close()
-    limit.close()
-    assert clock.told == [("crash", 2), ("dead_letter", 1)]
+        eventually(lambda: pa.whereis("again") not in (None, *failed), "it is up (again)")
+        pid = pa.whereis("again")
+        assert pid is not None
+        failed.append(pid)
+        pa.cast(pid, "fail")
+    assert pa.receive(pa.Exit(supervisor, pa.ANY), timeout=WAIT).reason == "shutdown"
+    end_of_log(records)
+    ours = [each for each in records.all if each.name == "parallel_actors.supervisor"]
+    assert [(each.event, each.child) for each in ours] == [  # type: ignore[attr-defined]
+        *(("child_terminated", repr(pid)) for pid in failed),
+        ("reached_max_restart_intensity", repr(failed[-1])),
+    ]
+    assert sorted(each.pid for each in records.of(event="crash")) == sorted(map(repr, failed))
