@@ -275,6 +275,7 @@ cdef class Scheduler:
     cdef int cut(self, Process p) except -1
     cdef Process a_janitor(self)
     cdef int collect_garbage(self) except -1
+    cdef void show_count(self) noexcept
     cdef int show_load(self) except -1
     cdef int late(self, Process p, int64_t ns, int place, const char *library) except -1
     cdef int abandon(self, Process p) except -1

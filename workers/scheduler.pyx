@@ -656,11 +656,12 @@ cdef class Scheduler:
             if e == self.endpoint:
                 load = len(self.table)
             else:
-                load = ld32_relaxed(self.segment.slot_at(e) + 256)
-                # Those under way: in our ring, not yet seen by their home.
+                # Those under way: in our ring, not yet seen by their home. Read before its load, which counts what was born.
+                load = 0
                 if self.spawned[e]:
                     born = ring_born(self.segment, self.endpoint, e)
-                    load += <int64_t>(self.spawned[e] - max(born, self.spawned_before[e]))
+                    load = <int64_t>(self.spawned[e] - max(born, self.spawned_before[e]))
+                load += ld32_relaxed(self.segment.slot_at(e) + 256)
             if least < 0 or load < least:
                 least = load
                 best = e
@@ -711,6 +712,7 @@ cdef class Scheduler:
             elif how == 2:
                 self.add_monitor(parent, ref, pid)
             self.enqueue(p)
+            self.show_count()
             return pid
         payload = self.codec.encode((function, args, kwargs or None, options[2], lineage))
         # User code ran: number and put in one go from here on. A worker that is being replaced: its next incarnation takes it.
@@ -791,10 +793,11 @@ cdef class Scheduler:
         cdef Link link
         memcpy(&head, r.body, 48)
         spawner = lo_spawner(head.a)
+        p = self.new_process(head.a, STACK)
+        self.show_count()           # before it is told as born: see `place`
         if lo_incarnation(head.a) == self.believed[spawner] and lo_counter(head.a) > self.seen[spawner]:
             self.seen[spawner] = lo_counter(head.a)
             (<Inbox>self.inboxes[spawner]).set_born(lo_counter(head.a))
-        p = self.new_process(head.a, STACK)
         self.give_traits(p, r.aux)
         named = 48 + r.flags
         if r.flags:
@@ -1049,6 +1052,7 @@ cdef class Scheduler:
         p.pid.process = None
         if p.flags & SYSTEM:
             self.system_processes -= 1
+        self.show_count()
         p.flags |= EXITING
         self.disarm(p)
         if extra is not None:
@@ -2150,10 +2154,14 @@ cdef class Scheduler:
             self.current = p
         return 0
 
+    cdef void show_count(self) noexcept:
+        """Tell who places processes how many live here: at each birth and end, so that what has been heard of is counted already."""
+        self.segment.set_load(self.endpoint, <uint32_t>(len(self.table) - self.system_processes), <uint32_t>self.queue_length)
+
     cdef int show_load(self) except -1:
         """Tell the root how much there is to do here, and that this endpoint turns."""
         cdef uint32_t e = self.endpoint
-        self.segment.set_load(e, <uint32_t>self.process_count, <uint32_t>self.queue_length)
+        self.show_count()
         self.segment.set_progress(e, self.handled, self.turn + self.ticks)
         # What was to end is ending; what still unwinds has to come to its end in time (S1.10).
         self.segment.set_end_due(e, self.exiting > 0 or self.stopping > 0)
