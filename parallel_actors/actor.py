@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from types import CoroutineType, MethodType
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from parallel_actors.gen_server import Defaults, NoReply, Reply, cast, reply
+from parallel_actors.gen_server import Defaults, NoReply, Reply, cast, reply, use_actors
 from parallel_actors.gen_server import call as call_server
 from parallel_actors.request import Request, send_request
 from parallel_actors.workers.api import self_, whereis
@@ -413,3 +413,6 @@ async def _answered(result: Coroutine[Any, Any, Any]) -> Any:
 async def _went(result: Coroutine[Any, Any, Any]) -> Any:
     await result
     return NoReply()
+
+
+use_actors(Actor, Served, ActorRef)
