@@ -12,7 +12,7 @@
 """
 
 from parallel_actors import sys_
-from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, info, ref
+from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
 from parallel_actors.dynamic_supervisor import DynamicSupervisor
 from parallel_actors.gen_server import (
     IGNORE,
@@ -160,6 +160,7 @@ __all__ = [
     "cancel_timer",
     "cast",
     "child",
+    "delegate",
     "demonitor",
     "exit",
     "info",

@@ -8,6 +8,7 @@ Callbacks come from a class (`GenServer`) or a plain module of functions, and ma
 means, is OTP's: `Reply`, `NoReply`, `Stop`, and from `init` also `Ok` and `IGNORE`. Types and the public docstrings: gen_server.pyi.
 """
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
 from parallel_actors.workers.codec cimport Encoded
@@ -38,10 +39,33 @@ _LOG = logging.getLogger("parallel_actors.gen_server")
 
 # ---------------------------------------------------------------------- what callbacks return
 
+cdef extern from *:
+    """
+    /* How a class is called without a tuple of its arguments and a dict of its keywords: most messages make one such call. */
+    static void pa_set_vectorcall(PyObject *type, void *function) { ((PyTypeObject *)type)->tp_vectorcall = (vectorcallfunc)function; }
+    static PyObject *pa_call_slowly(PyObject *type, PyObject *args, PyObject *keywords) { return PyType_Type.tp_call(type, args, keywords); }
+    """
+    void pa_set_vectorcall(object, void *)
+    object pa_call_slowly(PyObject *, object, object)
+    Py_ssize_t PyVectorcall_NARGS(size_t)
+
+
+cdef object call_slowly(PyObject *kind, PyObject **args, Py_ssize_t n, PyObject *names):
+    """What calling a class does where it has no `tp_vectorcall`."""
+    cdef Py_ssize_t i
+    keywords = {}
+    if names != NULL:
+        for i, name in enumerate(<tuple>names):
+            keywords[name] = <object>args[n + i]
+    return pa_call_slowly(kind, tuple([<object>args[i] for i in range(n)]), keywords)
+
+
+@cython.freelist(16)
 cdef class _Action:
     """The part that all returns which go on have: what comes next."""
 
     cdef readonly object state, timeout, continue_
+    cdef object answer              # of a Reply
     cdef readonly bint hibernate
 
     cdef bint plain(self):
@@ -80,15 +104,32 @@ cdef class Reply(_Action):
         ValueError, TypeError: for a `timeout` that is no number of seconds from 0 to 3e9, or comes with `continue_`.
     """
 
-    cdef readonly object value
+    @property
+    def value(self):
+        return self.answer
 
     def __init__(self, value, state=KEEP, *, timeout=None, hibernate=False, continue_=NOTHING):
-        self.value = value
+        self.answer = value
         self.state = state
         self.next(timeout, hibernate, continue_)
 
     def __repr__(self):
-        return f"Reply({self.value!r}, ...)"
+        return f"Reply({self.answer!r}, ...)"
+
+
+cdef object new_reply(PyObject *kind, PyObject **args, size_t nargs, PyObject *names):
+    cdef Py_ssize_t n = PyVectorcall_NARGS(nargs)
+    cdef Reply made
+    if names != NULL or not 1 <= n <= 2:
+        return call_slowly(kind, args, n, names)
+    made = Reply.__new__(Reply)
+    made.answer = <object>args[0]
+    made.state = <object>args[1] if n == 2 else KEEP
+    made.continue_ = NOTHING
+    return made
+
+
+pa_set_vectorcall(Reply, <void *>new_reply)
 
 
 @cython.final
@@ -115,6 +156,20 @@ cdef class NoReply(_Action):
 
     def __repr__(self):
         return "NoReply(...)"
+
+
+cdef object new_noreply(PyObject *kind, PyObject **args, size_t nargs, PyObject *names):
+    cdef Py_ssize_t n = PyVectorcall_NARGS(nargs)
+    cdef NoReply made
+    if names != NULL or n > 1:
+        return call_slowly(kind, args, n, names)
+    made = NoReply.__new__(NoReply)
+    made.state = <object>args[0] if n else KEEP
+    made.continue_ = NOTHING
+    return made
+
+
+pa_set_vectorcall(NoReply, <void *>new_noreply)
 
 
 @cython.final
@@ -247,6 +302,7 @@ cdef class Server(Handler):
     cdef object callbacks           # an instance, or a module
     cdef str title                  # what it is called in reports
     cdef object on_call, on_cast
+    cdef bint unbound               # they take `callbacks` as their first argument
     cdef object state
     cdef object last                # the message under way, for a crash report
     cdef Pid parent
@@ -275,6 +331,21 @@ cdef class Server(Handler):
             found = getattr(Defaults(self.title), name)     # a module, or a class of somebody's own
         return found
 
+    cdef int find_handlers(self) except -1:
+        """What takes calls and casts. Methods of a class are kept without their instance: bound ones, for each server, take more room."""
+        kind = type(self.callbacks)
+        own = getattr(self.callbacks, "__dict__", NO_KEYWORDS)
+        if "handle_call" not in own and "handle_cast" not in own:
+            self.on_call = plain_method(kind, "handle_call")
+            self.on_cast = plain_method(kind, "handle_cast")
+            self.unbound = self.on_call is not None and self.on_cast is not None
+            if self.unbound:
+                return 0
+        self.unbound = False
+        self.on_call = self.callback("handle_call")
+        self.on_cast = self.callback("handle_cast")
+        return 0
+
     cdef bint has_own(self, str name):
         """Whether the user has defined this callback."""
         if isinstance(self.callbacks, GenServer):
@@ -289,8 +360,7 @@ cdef class Server(Handler):
         try:
             if isinstance(self.callbacks, type):
                 self.callbacks = self.callbacks()
-            self.on_call = self.callback("handle_call")
-            self.on_cast = self.callback("handle_cast")
+            self.find_handlers()
             result = self.run(self.callback("init")(*args, **kwargs))
         except BaseException as error:
             return self.refuse(self.reason_of(error))
@@ -342,6 +412,8 @@ cdef class Server(Handler):
                             return self.ask(<tuple>parts[2], <tuple>parts[1])
                         if self.awaited:
                             self.cancel_timeout()
+                        if self.unbound:
+                            return self.called(self.on_call(self.callbacks, parts[2], parts[1], self.state), parts[1])
                         return self.called(self.on_call(parts[2], parts[1], self.state), parts[1])
                     if parts[0] == STOP:
                         return self.end(parts[2])
@@ -349,6 +421,8 @@ cdef class Server(Handler):
                     if parts[0] == CAST:
                         if self.awaited:
                             self.cancel_timeout()
+                        if self.unbound:
+                            return self.went(self.on_cast(self.callbacks, parts[1], self.state))
                         return self.went(self.on_cast(parts[1], self.state))
                     if parts[0] == TIMEOUT:
                         if not self.awaited or parts[1] != self.awaited:
@@ -449,8 +523,7 @@ cdef class Server(Handler):
             self.callbacks = former
             raise
         self.title = title_of(target)
-        self.on_call = self.callback("handle_call")
-        self.on_cast = self.callback("handle_cast")
+        self.find_handlers()
         if self.has_own("terminate"):
             p.flags |= TERMINATES
         else:
@@ -494,8 +567,8 @@ cdef class Server(Handler):
             result = self.run(result)
         if type(result) is Reply:
             if self.debug is not None:
-                self.debug.went_out((<Reply>result).value, from_)
-            answer_to(self.scheduler, <tuple>from_, (<Reply>result).value)
+                self.debug.went_out((<Reply>result).answer, from_)
+            answer_to(self.scheduler, <tuple>from_, (<Reply>result).answer)
             if (<Reply>result).state is not KEEP:
                 self.state = (<Reply>result).state
             if not (<_Action>result).plain():
@@ -588,6 +661,18 @@ cdef class Server(Handler):
         self.scheduler.report("crash", facts)
 
 
+cdef object plain_method(kind, str name):
+    """The method of that name as it stands in the class; None where it isn't a plain one (a static method, a property, none)."""
+    for each in kind.__mro__:
+        found = each.__dict__.get(name)
+        if found is not None:
+            return found if type(found) in METHODS else None
+    return None
+
+
+cdef tuple METHODS = (types.FunctionType, types.MethodDescriptorType, type(GenServer.handle_call))
+
+
 class Defaults(GenServer):
     """What a module of functions leaves out."""
 
@@ -676,6 +761,8 @@ def tagged_call(server, request):
 
 def boot(target, args, kwargs, Ref starter):
     """The body of a server process, until its Loop. starter: the reference of the word that its starter waits for."""
+    if actor_class is not None and isinstance(target, type) and issubclass(target, actor_class):
+        target = serve(target)
     return (<Server>Server(target)).boot(args, kwargs, starter)
 
 
@@ -692,7 +779,6 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
     actor = None
     if isinstance(target, type) and actor_class is not None and issubclass(target, actor_class):
         actor = target
-        target = serve(actor)
     elif not (isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):
         raise TypeError(f"expected an Actor class, or a class or a module with init(), got {target!r}")
     if p.pending is not None:

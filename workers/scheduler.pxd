@@ -148,6 +148,9 @@ cdef class Process:
     cdef Extra extra
 
     cdef Extra more(self)
+    cdef int put_link(self, Pid other, Link link) except -1
+    cdef int put_monitor(self, Ref ref, Pid target) except -1
+    cdef int put_watcher(self, Ref ref, Pid watcher) except -1
     cdef int append(self, object body) except -1
     cdef object unlink(self, Envelope before, Envelope envelope)
 

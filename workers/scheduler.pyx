@@ -179,6 +179,7 @@ cdef object GREENLET = _greenlet_module.greenlet
 cdef object GreenletExit = _greenlet_module.GreenletExit
 
 PRIORITIES = ("normal", "high", "low")
+cdef dict NONE = {}                 # the links, monitors and watchers of processes that have none; never written
 NOT_FOUND = object()
 SUSPENDED = object()
 
@@ -329,11 +330,30 @@ cdef class Process:
     cdef Extra more(self):
         if self.extra is None:
             self.extra = Extra()
-            self.extra.links = {}
-            self.extra.monitors = {}
-            self.extra.watchers = {}
-            self.extra.tied = []
+            # Most have one of them at most: the first writer makes its own (`put_link` and its like).
+            self.extra.links = self.extra.monitors = self.extra.watchers = NONE
         return self.extra
+
+    cdef int put_link(self, Pid other, Link link) except -1:
+        cdef Extra extra = self.more()
+        if extra.links is NONE:
+            extra.links = {}
+        extra.links[other] = link
+        return 0
+
+    cdef int put_monitor(self, Ref ref, Pid target) except -1:
+        cdef Extra extra = self.more()
+        if extra.monitors is NONE:
+            extra.monitors = {}
+        extra.monitors[ref] = target
+        return 0
+
+    cdef int put_watcher(self, Ref ref, Pid watcher) except -1:
+        cdef Extra extra = self.more()
+        if extra.watchers is NONE:
+            extra.watchers = {}
+        extra.watchers[ref] = watcher
+        return 0
 
     cdef int append(self, object body) except -1:
         cdef Envelope envelope = Envelope.__new__(Envelope)
@@ -751,14 +771,14 @@ cdef class Scheduler:
             self.link_counter += 1
             link = Link()
             link.own = self.link_counter
-            parent.more().links[pid] = link
+            parent.put_link(pid, link)
             self.tie(parent, pid)
             head.f = link.own
         if how & (MONITORED | AWAITED):
             head.d = ref.hi
             head.e = ref.lo
         if how & MONITORED:
-            parent.more().monitors[ref] = pid
+            parent.put_monitor(ref, pid)
             self.tie(parent, pid)
         if how & AWAITED:
             self.begin_wait(parent, None, pid, ref)
@@ -825,10 +845,10 @@ cdef class Scheduler:
             if head.f:
                 link = Link()
                 link.peer = head.f
-                p.more().links[parent] = link
+                p.put_link(parent, link)
                 self.tie(p, parent)
             if head.d:
-                p.more().watchers[new_ref(head.d, head.e)] = parent
+                p.put_watcher(new_ref(head.d, head.e), parent)
                 self.tie(p, parent)
         self.enqueue(p)
         held = self.unborn.pop(head.a, None)
@@ -1088,7 +1108,7 @@ cdef class Scheduler:
                 self.exit_signal(other, p.pid, reason, flags, link.peer)
             for ref, other in list(extra.watchers.items()):
                 self.send_down(other, ref, p.pid, reason)
-            for e in extra.tied:
+            for e in extra.tied or ():
                 if self.ties[e] is not None:
                     (<set>self.ties[e]).discard(p)
         if p.callers is not None:
@@ -1130,7 +1150,9 @@ cdef class Scheduler:
             self.ties[e] = set()
         if p not in <set>self.ties[e]:
             (<set>self.ties[e]).add(p)
-            p.more().tied.append(e)
+            if p.more().tied is None:
+                p.extra.tied = []
+            p.extra.tied.append(e)
         return 0
 
     cdef bint gone(self, Pid other):
@@ -1148,7 +1170,7 @@ cdef class Scheduler:
         self.link_counter += 1
         link = Link()
         link.own = self.link_counter
-        p.more().links[other] = link
+        p.put_link(other, link)
         self.tie(p, other)
         if other.hi == self.hi:
             q = self.find(other.lo)
@@ -1157,7 +1179,7 @@ cdef class Scheduler:
                 link = <Link>q.more().links.get(p.pid)
                 if link is None:
                     link = Link()
-                    q.more().links[p.pid] = link
+                    q.put_link(p.pid, link)
                 link.own = link.peer = self.link_counter
                 return 0
             if not self.is_unborn(other.lo):
@@ -1182,12 +1204,12 @@ cdef class Scheduler:
             # Held for the unborn while its sender's endpoint died: that death has fired already, without this link.
             link = Link()
             link.peer = link_id
-            p.more().links[other] = link
+            p.put_link(other, link)
             return self.take_exit(p, other, WorkerDown(hi_endpoint(other.hi)), BY_LINK, link_id)
         link = <Link>p.more().links.get(other)
         if link is None:
             link = Link()
-            p.extra.links[other] = link
+            p.put_link(other, link)
             self.tie(p, other)
         link.peer = link_id
         return 0
@@ -1232,12 +1254,12 @@ cdef class Scheduler:
     cdef int add_monitor(self, Process p, Ref ref, Pid target) except -1:
         cdef Process q
         cdef pa_head head
-        p.more().monitors[ref] = target
+        p.put_monitor(ref, target)
         self.tie(p, target)
         if target.hi == self.hi:
             q = self.find(target.lo)
             if q is not None:
-                q.more().watchers[ref] = p.pid
+                q.put_watcher(ref, p.pid)
                 return 0
             if not self.is_unborn(target.lo):
                 return self.take_down(p, ref, target, NOPROC)
@@ -1259,7 +1281,7 @@ cdef class Scheduler:
             return self.send_down(watcher, ref, new_pid(self.hi, lo), NOPROC)
         if self.gone(watcher):
             return 0
-        p.more().watchers[ref] = watcher
+        p.put_watcher(ref, watcher)
         self.tie(p, watcher)
         return 0
 
