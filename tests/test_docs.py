@@ -8,8 +8,8 @@ run it, that is its run. Else it runs
 - by `python`, if it makes its own `ActorSystem`, imports nothing of ours, or has a name,
 - else as the body of a `main`: a few lines from the middle of a program.
 
-`import parallel_actors as pa` needn't be repeated in each block. A page may show a file again as it grows: each block and
-command sees the files as they stand above it.
+`import parallel_actors as pa` needn't be repeated in each block. A page may show a file again as it grows: each block
+and command sees the files as they stand above it.
 
 A block ```console shows commands, each behind `$ `, and what they print. The commands run in a scratch copy of the
 examples and the page's files. Lines below a command are its output, where `...` stands for anything; a command without
