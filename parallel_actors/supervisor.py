@@ -263,6 +263,8 @@ def check_end(pid: Pid, spec: ChildSpec, reason: object, told: object) -> None:
     """Report a child that ended otherwise than it was asked to. told: the reason, if its end was known before."""
     if isinstance(reason, str) and reason == "noproc" and told is not None:
         reason = told
+    if isinstance(reason, WorkerDown) and reason.exit_code == 0:
+        return  # the whole system stops, and its worker had nothing left to do before we asked
     fine = {"killed" if spec.shutdown == "brutal_kill" else "shutdown", "noproc"}
     if spec.restart != "permanent":
         fine.add("normal")
