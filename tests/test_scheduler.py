@@ -99,7 +99,7 @@ def _park() -> None:
 
 
 def test_a_workers_load_counts_what_has_been_born_and_what_has_ended(segment: Segment, former: None) -> None:
-    """Found: it was told now and then, so that a brisk spawner found the last one's load, and chose the same worker again."""
+    """Found: it was told now and then: a brisk spawner found an old load, and chose the same worker again."""
     with endpoint(segment, 0, "worker") as worker, endpoint(segment, GUEST, "guest") as guest:
         guest.add_guest_process()
         use_scheduler(guest)

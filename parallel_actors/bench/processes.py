@@ -98,11 +98,13 @@ def memory(body: int, count: int) -> list[float]:
 def memory_actor(count: int) -> list[float]:
     """Resident bytes per idle typed actor with one attribute, supervised, after one call. They stay, as in `memory`."""
     supervisor = pa.options(worker=0).start_link(pa.DynamicSupervisor)
+    assert supervisor is not None
     spec = pa.child(TypedCounter, worker=0)
     gc.collect()
     before = _resident()
     for _ in range(count):
         actor = pa.DynamicSupervisor.start_child(supervisor, spec)
+        assert actor is not None
         pa.ref(TypedCounter, actor).ping()
     gc.collect()
     return [(_resident() - before) / count]
