@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import sys
-import sysconfig
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ STACK_SIGNAL = TICK_SIGNAL - 1
 
 def make_tick() -> Tick:
     """The timer that preempts the processes of this thread."""
-    stdlib = [sysconfig.get_path("stdlib")]
+    stdlib = [str(Path(os.__file__).parent)]
     compiled = [f"{folder}/" for folder in sys.path if folder.endswith("lib-dynload")]
     ours = Path(__file__).parent
     return Tick(

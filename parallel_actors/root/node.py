@@ -141,7 +141,7 @@ class Root:
     def _start_forkserver(self) -> None:
         for variable in _BLAS:
             os.environ.setdefault(variable, "1")
-        forkserver.set_forkserver_preload(["parallel_actors.workers.boot"])
+        forkserver.set_forkserver_preload(["parallel_actors.root.preload"])
         # `python -c` looks for modules in the current directory first: a user's dill.py there, or our own sources in
         # a clone, would
         # be imported instead of the real ones. Workers get their sys.path from us, not from the forkserver.
