@@ -19,6 +19,7 @@ from typing import Any
 
 import cloudpickle  # noqa: F401  (preloaded for the codec)
 import greenlet
+from multiprocess import resource_tracker
 
 from parallel_actors.workers import api, blocking, chunks, collector, guest, output, watcher  # noqa: F401  (preloaded for what unpickles there)
 from parallel_actors.workers.preempt import TICK_SIGNAL, Tick
@@ -71,6 +72,13 @@ def make_tick() -> Tick:
     )
 
 
+def forget_tracker() -> None:
+    """Let `multiprocess` start a resource tracker for this worker, if the program needs one: the root has none."""
+    tracker = resource_tracker._resource_tracker
+    os.close(tracker._fd)
+    tracker._fd = None
+
+
 def spin(calibrated: Callable[[], bool]) -> None:
     """Run plain Python code until a tick has come."""
     while not calibrated():
@@ -83,6 +91,7 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     watcher.start(root_pidfd)
+    forget_tracker()
     faulthandler.enable(file=2)
     sys.path[:] = config.sys_path
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -14,6 +14,7 @@ libraries.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -28,7 +29,11 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """
     from parallel_actors.cli.plain import run_plainly
 
-    run_plainly(sys.argv[1:] if args is None else args)
+    code = run_plainly(sys.argv[1:] if args is None else args)
+    if code is not None:
+        if args is None:  # this OS process is the command: it has its exit code, which no Ctrl-C changes any more
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(code)
     from parallel_actors.cli.app import app
 
     app(args=args, prog_name="parallel-actors")

@@ -68,20 +68,19 @@ def read(words: Sequence[str]) -> tuple[str, list[str], dict[str, object]] | Non
     return None
 
 
-def run_plainly(words: Sequence[str]) -> None:
-    """Run the program and leave with its exit code, if `words` are plain; else return. Leaves as typer would."""
+def run_plainly(words: Sequence[str]) -> int | None:
+    """Run the program, if `words` are plain, and return the exit code of the command; else None."""
     plain = None if _COMPLETION in os.environ else read(list(words))
     if plain is None:
-        return
+        return None
     try:
-        code = run(*plain)
+        return run(*plain)
     except UsageError as error:
         print(f"Error: {error}", file=sys.stderr)
-        code = 2
+        return 2
     except KeyboardInterrupt:
-        code = 130
+        return 130
     except OSError as error:
         if error.errno != errno.EPIPE:
             raise
-        code = 1
-    sys.exit(code)
+        return 1
