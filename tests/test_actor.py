@@ -403,7 +403,7 @@ def test_a_plain_data_structure_is_called_and_replaced(node: pa.ActorSystem, wor
     words.add("be")
     assert ["be", "to"] == words.all()
     assert ["to", "be"] == words.all(reverse=True)
-    assert words.plus(2) is None  # type: ignore[func-returns-value]
+    assert words.plus(2) is None
     words.later_plus(by=3)
     assert (5, 6) == (words.sum(0), words.sum())
     assert 5 == pa.sys_.get_state(words).total

@@ -1,4 +1,4 @@
-"""The servers of the benchmarks: one that counts, as a GenServer and as a typed actor. `beam/bench.erl` has the same one."""
+"""The servers of the benchmarks: one that counts, as a GenServer and as a typed actor; `beam/bench.erl` has it too."""
 
 from __future__ import annotations
 
