@@ -11,9 +11,9 @@
 'you said: hi'
 """
 
-from parallel_actors import sys_
-from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, info, ref
-from parallel_actors.dynamic_supervisor import DynamicSupervisor
+import importlib
+from typing import TYPE_CHECKING
+
 from parallel_actors.gen_server import (
     IGNORE,
     GenServer,
@@ -29,13 +29,6 @@ from parallel_actors.gen_server import (
     start_monitor,
     stop,
 )
-from parallel_actors.partition_supervisor import PartitionSupervisor
-from parallel_actors.process import options
-from parallel_actors.request import Done, Failed, Request, Requests, send_request
-from parallel_actors.supervisor import Backoff, ChildInfo, ChildSpec, Supervisor, child
-from parallel_actors.system import ActorSystem
-from parallel_actors.task import Task, callers
-from parallel_actors.task_supervisor import TaskSupervisor
 from parallel_actors.workers.api import (
     alias,
     ancestors,
@@ -99,6 +92,18 @@ from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
 
+if TYPE_CHECKING:
+    from parallel_actors import sys_
+    from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
+    from parallel_actors.dynamic_supervisor import DynamicSupervisor
+    from parallel_actors.partition_supervisor import PartitionSupervisor
+    from parallel_actors.process import options
+    from parallel_actors.request import Done, Failed, Request, Requests, send_request
+    from parallel_actors.supervisor import Backoff, ChildInfo, ChildSpec, Supervisor, child
+    from parallel_actors.system import ActorSystem
+    from parallel_actors.task import Task, callers
+    from parallel_actors.task_supervisor import TaskSupervisor
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -160,6 +165,7 @@ __all__ = [
     "cancel_timer",
     "cast",
     "child",
+    "delegate",
     "demonitor",
     "exit",
     "info",
@@ -203,3 +209,33 @@ __all__ = [
     "worker_count",
     "worker_index",
 ]
+
+# What stands in modules that not every program needs: imported when it is first asked for, since together they take as
+# long as all the rest. Workers have them from the start (`parallel_actors.root.preload`).
+_LATER = {
+    "actor": ("Actor", "ActorRef", "ReplyTo", "call_later", "delegate", "info", "ref"),
+    "config": (),
+    "dynamic_supervisor": ("DynamicSupervisor",),
+    "partition_supervisor": ("PartitionSupervisor",),
+    "process": ("options",),
+    "request": ("Done", "Failed", "Request", "Requests", "send_request"),
+    "supervisor": ("Backoff", "ChildInfo", "ChildSpec", "Supervisor", "child"),
+    "sys_": (),
+    "system": ("ActorSystem",),
+    "task": ("Task", "callers"),
+    "task_supervisor": ("TaskSupervisor",),
+}
+_MODULE_OF = {name: module for module, names in _LATER.items() for name in (module, *names)}
+
+if not TYPE_CHECKING:  # for type checkers the imports above say it all, and any other name is an error
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{__name__}.{_MODULE_OF[name]}")
+        value = module if name == _MODULE_OF[name] else getattr(module, name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULE_OF})

@@ -21,7 +21,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
@@ -375,6 +374,8 @@ def _from_pyproject(directory: Path) -> _Source:
 
 def _closest(name: str, prefix: str = "", *, upper: bool = False) -> str:
     """`; did you mean workers?`, or the list of all names where none is near."""
+    from difflib import get_close_matches  # who starts a system needs none of it
+
     show: Callable[[str], str] = (lambda known: prefix + known.upper()) if upper else (lambda known: prefix + known)
     if near := get_close_matches(name.replace("-", "_"), _PARSERS, n=1):
         return f"; did you mean {show(near[0])}?"

@@ -1,18 +1,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """GenServer: a process that keeps a state and answers calls, casts and other messages (OTP's `gen_server`).
 
-    start_link -> spawn_link(boot) ... init() on its own stack, answers the starter ... returns Loop(Server.handle): no stack from then on
-    call       -> Scheduler.call: ("$gen_call", (caller, ref), request) -> Server.handle -> handle_call -> reply(ref)
+    start_link -> spawn(boot), awaited as a call is ... init() on its own stack, answers ... returns Loop(Server): no stack from then on
+    call       -> Scheduler.call: ("$gen_call", (caller, ref), request) -> Server.handle -> handle_call -> reply(caller, ref)
 
 Callbacks come from a class (`GenServer`) or a plain module of functions, and may be `async def`. What they return, and what it
 means, is OTP's: `Reply`, `NoReply`, `Stop`, and from `init` also `Ok` and `IGNORE`. Types and the public docstrings: gen_server.pyi.
 """
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
 from parallel_actors.workers.codec cimport Encoded
-from parallel_actors.workers.ident cimport Pid, Ref
-from parallel_actors.workers.scheduler cimport EXITING, SPREAD, TERMINATES, Process, Scheduler, here, me
+from parallel_actors.workers.ident cimport Pid, Ref, new_ref
+from parallel_actors.workers.scheduler cimport (
+    AWAITED, EXITING, GIVEN, LINKED, MONITORED, REFUSED, SPREAD, TERMINATES, Handler, Process, Scheduler, here, me,
+)
 from parallel_actors.workers.timers cimport seconds
 
 import logging
@@ -37,10 +40,33 @@ _LOG = logging.getLogger("parallel_actors.gen_server")
 
 # ---------------------------------------------------------------------- what callbacks return
 
+cdef extern from *:
+    """
+    /* How a class is called without a tuple of its arguments and a dict of its keywords: most messages make one such call. */
+    static void pa_set_vectorcall(PyObject *type, void *function) { ((PyTypeObject *)type)->tp_vectorcall = (vectorcallfunc)function; }
+    static PyObject *pa_call_slowly(PyObject *type, PyObject *args, PyObject *keywords) { return PyType_Type.tp_call(type, args, keywords); }
+    """
+    void pa_set_vectorcall(object, void *)
+    object pa_call_slowly(PyObject *, object, object)
+    Py_ssize_t PyVectorcall_NARGS(size_t)
+
+
+cdef object call_slowly(PyObject *kind, PyObject **args, Py_ssize_t n, PyObject *names):
+    """What calling a class does where it has no `tp_vectorcall`."""
+    cdef Py_ssize_t i
+    keywords = {}
+    if names != NULL:
+        for i, name in enumerate(<tuple>names):
+            keywords[name] = <object>args[n + i]
+    return pa_call_slowly(kind, tuple([<object>args[i] for i in range(n)]), keywords)
+
+
+@cython.freelist(16)
 cdef class _Action:
     """The part that all returns which go on have: what comes next."""
 
     cdef readonly object state, timeout, continue_
+    cdef object answer              # of a Reply
     cdef readonly bint hibernate
 
     cdef bint plain(self):
@@ -79,15 +105,32 @@ cdef class Reply(_Action):
         ValueError, TypeError: for a `timeout` that is no number of seconds from 0 to 3e9, or comes with `continue_`.
     """
 
-    cdef readonly object value
+    @property
+    def value(self):
+        return self.answer
 
     def __init__(self, value, state=KEEP, *, timeout=None, hibernate=False, continue_=NOTHING):
-        self.value = value
+        self.answer = value
         self.state = state
         self.next(timeout, hibernate, continue_)
 
     def __repr__(self):
-        return f"Reply({self.value!r}, ...)"
+        return f"Reply({self.answer!r}, ...)"
+
+
+cdef object new_reply(PyObject *kind, PyObject **args, size_t nargs, PyObject *names):
+    cdef Py_ssize_t n = PyVectorcall_NARGS(nargs)
+    cdef Reply made
+    if names != NULL or not 1 <= n <= 2:
+        return call_slowly(kind, args, n, names)
+    made = Reply.__new__(Reply)
+    made.answer = <object>args[0]
+    made.state = <object>args[1] if n == 2 else KEEP
+    made.continue_ = NOTHING
+    return made
+
+
+pa_set_vectorcall(Reply, <void *>new_reply)
 
 
 @cython.final
@@ -114,6 +157,20 @@ cdef class NoReply(_Action):
 
     def __repr__(self):
         return "NoReply(...)"
+
+
+cdef object new_noreply(PyObject *kind, PyObject **args, size_t nargs, PyObject *names):
+    cdef Py_ssize_t n = PyVectorcall_NARGS(nargs)
+    cdef NoReply made
+    if names != NULL or n > 1:
+        return call_slowly(kind, args, n, names)
+    made = NoReply.__new__(NoReply)
+    made.state = <object>args[0] if n else KEEP
+    made.continue_ = NOTHING
+    return made
+
+
+pa_set_vectorcall(NoReply, <void *>new_noreply)
 
 
 @cython.final
@@ -241,12 +298,13 @@ class GenServer:
 
 # ---------------------------------------------------------------------- the server's side
 
-cdef class Server:
-    """The callbacks and the state of one server process. `handle` is called once per message."""
+cdef class Server(Handler):
+    """The callbacks and the state of one server process."""
 
     cdef object callbacks           # an instance, or a module
     cdef str title                  # what it is called in reports
     cdef object on_call, on_cast
+    cdef bint unbound               # they take `callbacks` as their first argument
     cdef object state
     cdef object last                # the message under way, for a crash report
     cdef Pid parent
@@ -265,11 +323,30 @@ cdef class Server:
         self.callbacks = target
         self.title = title_of(target)
 
+    @property
+    def __qualname__(self):
+        return self.title       # what process_info calls it
+
     cdef object callback(self, str name):
         found = getattr(self.callbacks, name, None)
         if found is None and not isinstance(self.callbacks, GenServer):
             found = getattr(Defaults(self.title), name)     # a module, or a class of somebody's own
         return found
+
+    cdef int find_handlers(self) except -1:
+        """What takes calls and casts. Methods of a class are kept without their instance: bound ones, for each server, take more room."""
+        kind = type(self.callbacks)
+        own = getattr(self.callbacks, "__dict__", NO_KEYWORDS)
+        if "handle_call" not in own and "handle_cast" not in own:
+            self.on_call = plain_method(kind, "handle_call")
+            self.on_cast = plain_method(kind, "handle_cast")
+            self.unbound = self.on_call is not None and self.on_cast is not None
+            if self.unbound:
+                return 0
+        self.unbound = False
+        self.on_call = self.callback("handle_call")
+        self.on_cast = self.callback("handle_cast")
+        return 0
 
     cdef bint has_own(self, str name):
         """Whether the user has defined this callback."""
@@ -279,21 +356,20 @@ cdef class Server:
 
     # -- life
 
-    def boot(self, args, kwargs, Ref starter):
-        """Run init, and tell the starter. The Loop to go on with, or None: ignored."""
+    cdef object boot(self, args, kwargs, Ref starter):
+        """Run init, and tell the starter, who is the parent. The Loop to go on with, or None: ignored."""
         cdef Process p = me(self.scheduler)
         try:
             if isinstance(self.callbacks, type):
                 self.callbacks = self.callbacks()
-            self.on_call = self.callback("handle_call")
-            self.on_cast = self.callback("handle_cast")
+            self.find_handlers()
             result = self.run(self.callback("init")(*args, **kwargs))
         except BaseException as error:
             return self.refuse(self.reason_of(error))
         if type(result) is Stop:
             return self.refuse((<Stop>result).reason if (<Stop>result).reply is NOTHING else ("bad_return_value", short(result)))
         if result is IGNORE:
-            self.scheduler.send_ref(starter, (starter, "ignore"))
+            self.scheduler.reply(self.parent, starter, False)
             return None
         if type(result) is Reply or type(result) is NoReply:
             return self.refuse(("bad_return_value", short(result)))
@@ -304,13 +380,13 @@ cdef class Server:
         else:
             self.state = result
             result = None
-        self.scheduler.send_ref(starter, (starter, "ok"))
+        self.scheduler.reply(self.parent, starter, True)
         if result is not None and not (<_Action>result).plain():
             try:
                 self.act(<_Action>result)
             except BaseException as error:
                 self.failed(error)
-        return Loop(self.handle)
+        return Loop(self)
 
     cdef object refuse(self, reason):
         """The server doesn't come up. Its starter has the reason from its end."""
@@ -321,7 +397,7 @@ cdef class Server:
             self.scheduler.report("crash", facts, True)
         raise ProcessExit(reason)
 
-    def handle(self, message):
+    cdef bint handle(self, object message) except -1:
         """One message. Raises ProcessExit where the process ends."""
         cdef tuple parts
         cdef Py_ssize_t n
@@ -335,9 +411,11 @@ cdef class Server:
                 if n == 3 and type(parts[0]) is str:
                     if parts[0] == CALL and is_from(parts[1]):
                         if type(parts[2]) is System:
-                            return self.ask(<tuple>parts[2], parts[1])
+                            return self.ask(<tuple>parts[2], <tuple>parts[1])
                         if self.awaited:
                             self.cancel_timeout()
+                        if self.unbound:
+                            return self.called(self.on_call(self.callbacks, parts[2], parts[1], self.state), parts[1])
                         return self.called(self.on_call(parts[2], parts[1], self.state), parts[1])
                     if parts[0] == STOP:
                         return self.end(parts[2])
@@ -345,6 +423,8 @@ cdef class Server:
                     if parts[0] == CAST:
                         if self.awaited:
                             self.cancel_timeout()
+                        if self.unbound:
+                            return self.went(self.on_cast(self.callbacks, parts[1], self.state))
                         return self.went(self.on_cast(parts[1], self.state))
                     if parts[0] == TIMEOUT:
                         if not self.awaited or parts[1] != self.awaited:
@@ -363,9 +443,9 @@ cdef class Server:
         finally:
             self.last = None
 
-    cdef bint ask(self, tuple request, object from_) except -1:
+    cdef bint ask(self, tuple request, tuple from_) except -1:
         """A question about the server itself, or an order (`sys_`). While it is suspended it handles nothing else."""
-        self.answer(request, <Ref>(<tuple>from_)[1])
+        self.answer(request, from_)
         while self.suspended:
             message = api.receive(self.heeds)
             if type(message) is Exit:
@@ -374,7 +454,7 @@ cdef class Server:
                 return self.end(message[1])
             if message[0] == STOP:
                 return self.end(message[2])
-            self.answer(<tuple>message[2], <Ref>(<tuple>message[1])[1])
+            self.answer(<tuple>message[2], <tuple>message[1])
         return False
 
     def heeds(self, message):
@@ -387,11 +467,11 @@ cdef class Server:
             return message[0] == STOP or message[0] == CALL and is_from(message[1]) and type(message[2]) is System
         return len(<tuple>message) == 2 and message[0] == SHUTDOWN_ORDER
 
-    cdef int answer(self, tuple request, Ref ref) except -1:
+    cdef int answer(self, tuple request, tuple from_) except -1:
         """Answer a request of `sys_`: (True, value), or (False, the exception). What can't be answered has not been done."""
         state = self.state
         try:
-            self.scheduler.reply(ref, self.answered(request))
+            answer_to(self.scheduler, from_, self.answered(request))
         except (Exception, SystemExit, ProcessExit) as error:
             if isinstance(error, ProcessExit) and me(self.scheduler).flags & EXITING:
                 raise
@@ -399,9 +479,9 @@ cdef class Server:
             if not isinstance(error, Exception):
                 error = ActorError(f"the function for sys_ ended by {error!r}: the server goes on as it was")
             try:
-                self.scheduler.reply(ref, (False, error))
+                answer_to(self.scheduler, from_, (False, error))
             except Exception:       # an exception that can't travel either
-                self.scheduler.reply(ref, (False, ActorError(f"{type(error).__qualname__}: {said(error)}")))
+                answer_to(self.scheduler, from_, (False, ActorError(f"{type(error).__qualname__}: {said(error)}")))
         return 0
 
     cdef tuple answered(self, tuple request):
@@ -445,8 +525,7 @@ cdef class Server:
             self.callbacks = former
             raise
         self.title = title_of(target)
-        self.on_call = self.callback("handle_call")
-        self.on_cast = self.callback("handle_cast")
+        self.find_handlers()
         if self.has_own("terminate"):
             p.flags |= TERMINATES
         else:
@@ -490,8 +569,8 @@ cdef class Server:
             result = self.run(result)
         if type(result) is Reply:
             if self.debug is not None:
-                self.debug.went_out((<Reply>result).value, from_)
-            answer_to(self.scheduler, <tuple>from_, (<Reply>result).value)
+                self.debug.went_out((<Reply>result).answer, from_)
+            answer_to(self.scheduler, <tuple>from_, (<Reply>result).answer)
             if (<Reply>result).state is not KEEP:
                 self.state = (<Reply>result).state
             if not (<_Action>result).plain():
@@ -584,6 +663,18 @@ cdef class Server:
         self.scheduler.report("crash", facts, True)
 
 
+cdef object plain_method(kind, str name):
+    """The method of that name as it stands in the class; None where it isn't a plain one (a static method, a property, none)."""
+    for each in kind.__mro__:
+        found = each.__dict__.get(name)
+        if found is not None:
+            return found if type(found) in METHODS else None
+    return None
+
+
+cdef tuple METHODS = (types.FunctionType, types.MethodDescriptorType, type(GenServer.handle_call))
+
+
 class Defaults(GenServer):
     """What a module of functions leaves out."""
 
@@ -643,13 +734,14 @@ class System(tuple):
 
 cdef bint is_from(value):
     """Whether a call can be answered by it: (pid, ref), and a third item where the answer is to be (ref, value)."""
-    return type(value) is tuple and 2 <= len(<tuple>value) <= 3 and type((<tuple>value)[1]) is Ref
+    return (type(value) is tuple and 2 <= len(<tuple>value) <= 3
+            and type((<tuple>value)[0]) is Pid and type((<tuple>value)[1]) is Ref)
 
 
 cdef int answer_to(Scheduler s, tuple from_, object value) except -1:
     cdef Ref ref = <Ref>from_[1]
     if len(from_) == 2:
-        return s.reply(ref, value)
+        return s.reply(<Pid>from_[0], ref, value)
     return s.send_ref(ref, (ref, value))
 
 
@@ -669,12 +761,10 @@ def tagged_call(server, request):
     return to, ref
 
 
-def boot(target, args, kwargs, Ref starter, bint linked):
-    """The body of a server process, until its Loop. starter: where its starter waits for the word that it is up."""
-    cdef Scheduler s = here()
-    cdef Process p = me(s)
-    if linked:
-        watched(starter)
+def boot(target, args, kwargs, Ref starter):
+    """The body of a server process, until its Loop. starter: the reference of the word that its starter waits for."""
+    if actor_class is not None and isinstance(target, type) and issubclass(target, actor_class):
+        target = serve(target)
     return (<Server>Server(target)).boot(args, kwargs, starter)
 
 
@@ -684,57 +774,67 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
     """Start a server; what `start`, `start_link` and `start_monitor` do. how: as for `spawn_with`."""
     cdef Scheduler s = here()
     cdef Process p = me(s)
-    cdef Ref ref
-    cdef Pid pid
+    cdef Ref ref, monitor = None
+    cdef Pid pid = None
+    cdef double limit = seconds_of(timeout)
+    cdef int answered, how_else
     actor = None
-    if isinstance(target, type) and hasattr(target, "_actor_methods"):
-        from parallel_actors.actor import ActorRef, Served
+    if isinstance(target, type) and actor_class is not None and issubclass(target, actor_class):
         actor = target
-        target = Served(actor)
     elif not (isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):
         raise TypeError(f"expected an Actor class, or a class or a module with init(), got {target!r}")
-    seconds_of(timeout)
     if p.pending is not None:
         s.check(p)
     s.spend(p)
-    # One reference for both answers: that it is up, and that it has ended.
-    ref = answers_to(s, p)
-    try:
-        pid = spawn_watched(s, p, options, how == 1, ref, boot, (target, args, kwargs, ref, how == 1), {})
-        answer = api.receive((ref, ANY), Down(ref, ANY, ANY), timeout=timeout, default=None)
-    except BaseException:
-        s.drop_alias(ref)
-        raise
-    s.drop_alias(ref)
-    if type(answer) is tuple and answer[1] == "ok":
-        if how != 2:
-            api.demonitor(ref, flush=True)
-        started = pid if actor is None else ActorRef(pid, actor)
-        return (started, ref) if how == 2 else started
-    if answer is None:
-        if how == 1:
-            api.unlink(pid)
-        api.exit(pid, "kill")
-    if type(answer) is Down:
-        down = answer
+    if how == 2:
+        how_else = MONITORED
+        ref = s.make_ref(p)         # the monitor's, which stays
     else:
-        down = api.receive(Down(ref, ANY, ANY))     # its name is free now
-        api.receive((ref, ANY), timeout=0, default=None)
-    reason = down.reason
+        how_else = LINKED if how == 1 else 0
+        s.ref_counter += 1
+        ref = new_ref(s.hi, s.ref_counter)
+    try:
+        pid = s.spawn(boot, (target, args, kwargs, ref), NO_KEYWORDS, AWAITED | how_else, ref, options)
+        answered = s.await_answer(p, limit)
+        answer = p.reply
+    finally:
+        s.end_wait(p, ref, pid if how != 2 and pid is not None and pid.hi != s.hi else None)
+    if answered == GIVEN and answer is True:
+        started = pid if actor is None else refer(pid, actor)
+        return (started, ref) if how == 2 else started
+    if how == 2:
+        api.demonitor(ref, flush=True)
+    if answered != REFUSED:
+        monitor = api.monitor(pid)
+        if not answered:
+            if how == 1:
+                api.unlink(pid)
+            api.exit(pid, "kill")
+        api.receive(Down(monitor, ANY, ANY))        # its name is free now
     if how == 1:
-        # The link's word of the end that is told here already; the monitor's may have come too late to know the reason.
-        told = api.receive(Exit(pid, ANY), timeout=0, default=None)
-        if told is not None and reason == "noproc":
-            reason = told.reason
-    if type(answer) is tuple:
+        api.receive(Exit(pid, ANY), timeout=0, default=None)        # the link's word of the end that is told here already
+    if answered == GIVEN:
         return None         # ignored
-    if answer is None:
+    if not answered:
         raise StartError(f"{title_of(target)} was not up within {timeout} s: it is killed", reason="timeout", target=pid, elapsed=timeout)
+    reason = s.reason_value(answer)
     if isinstance(reason, Crash):
         error = StartError(
             f"{title_of(target)} failed to start: {reason.type}: {reason.text}", reason=reason, target=pid, remote_traceback=reason.traceback)
         raise error from reason.exception
     raise StartError(f"{title_of(target)} did not start: {said(reason)}", reason=reason, target=pid)
+
+
+cdef dict NO_KEYWORDS = {}
+cdef object actor_class = None, serve = None, refer = None      # what actor.py adds
+
+
+def use_actors(kind, server, reference):
+    """Have `start` take classes derived from `kind`, too: `server(class)` has the callbacks, `reference(pid, class)` is returned."""
+    global actor_class, serve, refer
+    actor_class = kind
+    serve = server
+    refer = reference
 
 
 cdef Ref answers_to(Scheduler s, Process p):
@@ -747,23 +847,8 @@ cdef Ref answers_to(Scheduler s, Process p):
     return ref
 
 
-cdef Pid spawn_watched(Scheduler s, Process p, options, bint linked, Ref ref, body, tuple args, dict kwargs):
-    """Spawn `body`, monitored by the caller with `ref`, and linked to it or not; a linked one calls `watched(ref)` first."""
-    cdef Pid pid = s.spawn(body, args, kwargs, 1 if linked else 2, ref, options)
-    if linked:
-        s.add_monitor(p, ref, pid)
-    return pid
-
-
-def watched(Ref ref):
-    """A spawn links or monitors; this process needs both. Its parent's monitor `ref` may still be on the way."""
-    cdef Scheduler s = here()
-    cdef Process p = me(s)
-    s.take_monitor(p.pid.lo, <Pid>p.lineage[0], ref)
-
-
 def launch(bint linked, body, args, kwargs):
-    """Spawn `body(ref, linked, *args, **kwargs)`, on the least loaded worker: its pid, and `ref`. For `Task`.
+    """Spawn `body(ref, *args, **kwargs)`, on the least loaded worker: its pid, and `ref`. For `Task`.
 
     Its answer `(ref, value)` and its Down come with that reference.
     """
@@ -777,7 +862,7 @@ def launch(bint linked, body, args, kwargs):
     ref = answers_to(s, p)
     p.flags |= SPREAD
     try:
-        return spawn_watched(s, p, PLAIN, linked, ref, body, (ref, linked, *args), kwargs), ref
+        return s.spawn(body, (ref, *args), kwargs, MONITORED | (LINKED if linked else 0), ref, PLAIN), ref
     except BaseException:
         s.drop_alias(ref)
         raise
@@ -913,9 +998,10 @@ def call(server, request=NOTHING, timeout=5.0):
     if to == p.pid:
         raise CallingSelf(f"expected a call to another process, got one to the caller itself ({to}): it would wait for itself", target=server, request=request)
     s.spend(p)
-    answer = s.call(p, to, request, limit)
-    if answer is not None and answer[0] is True:
-        value = answer[1]
+    cdef int answered = s.call(p, to, request, limit)
+    value = p.reply
+    p.reply = None
+    if answered == GIVEN:
         if type(value) is not Encoded:
             return value
         try:
@@ -924,19 +1010,19 @@ def call(server, request=NOTHING, timeout=5.0):
             raise RemoteError(
                 f"the reply of {to!r} can't be read here: {type(error).__name__}: {said(error)}\n  request: {short(request)}",
                 target=server, request=request) from error
-    raise failure(s, server, to, request, timeout, answer)
+    raise failure(s, server, to, request, timeout, answered, value)
 
 
-cdef object failure(Scheduler s, object server, Pid to, object request, object timeout, object answer):
+cdef object failure(Scheduler s, object server, Pid to, object request, object timeout, int answered, object reason):
     """Why a call has no answer (S6.3)."""
     asked = short(request)
     name = f"{to!r} {server!r}" if type(server) is str else repr(to)
-    if answer is None:
+    if not answered:
         return CallTimeout(
             f"call to {name} timed out after {timeout} s\n  request: {asked}\n"
             "  a late reply will be dropped; give the call a longer timeout, or find out what keeps the server busy",
             target=server, request=request, elapsed=timeout)
-    reason = s.reason_value(answer[1])
+    reason = s.reason_value(reason)
     if isinstance(reason, str) and reason == "noproc":
         return NoProc(f"call to {name}: there is no such process (any more)\n  request: {asked}", reason=reason, target=server, request=request)
     return ended(f"{name.replace('%', '%%')} %s while a call waited for it", f"\n  request: {asked}", reason, server, request)
@@ -982,13 +1068,17 @@ def cast(server, request=NOTHING, /):
     """
     if request is NOTHING:
         return method("cast", server)
+    cdef Scheduler s = here()
     if type(server) is not Pid and type(server) is not str and not isinstance(server, type):
         server = getattr(server, "_address", server)        # the reference of a typed actor
     if type(server) is str:
         server = api.whereis(server)
         if server is None:
             return
-    api.send(server, (CAST, request))
+    if type(server) is not Pid:
+        raise TypeError(f"expected a Pid or a registered name, got {server!r} ({type(server).__name__})")
+    s.may_act()
+    s.send_pid(<Pid>server, (CAST, request))
 
 
 def reply(from_, value, /):

@@ -187,6 +187,11 @@ def send_request(server: Server, request: object, /) -> Request[Any]:
     return Request(pid, ref, api.self_())
 
 
+async def ask(server: Server, request: object, timeout: float | None) -> Any:
+    """`call`, for `async def` bodies and for asyncio."""
+    return await send_request(server, request)._awaited(timeout)
+
+
 @dataclass(slots=True)
 class Requests:
     """Requests under way with a label each, to take the answers of as they come (OTP: `request_id_collection()`).

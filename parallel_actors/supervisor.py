@@ -251,14 +251,20 @@ def died_with(error: StartError) -> Pid | None:
 
 
 def stop_children(children: dict[Pid, ChildSpec]) -> None:
-    """Stop children, all at once, and wait until they are gone. Reports an end that wasn't the one asked for."""
+    """Stop children, all at once, and wait until they are gone."""
     for pid, reason in api.stop_all({pid: spec.shutdown for pid, spec in children.items()}).items():
-        spec = children[pid]
-        fine = ["killed" if spec.shutdown == "brutal_kill" else "shutdown", "noproc"]
-        if spec.restart != "permanent":
-            fine.append("normal")
-        if not (isinstance(reason, Shutdown) or (type(reason) is str and reason in fine)):
-            report("shutdown_error", pid, spec, reason)
+        check_end(pid, children[pid], reason)
+
+
+def check_end(pid: Pid, spec: ChildSpec, reason: object) -> None:
+    """Report a child that ended otherwise than it was asked to."""
+    if isinstance(reason, WorkerDown) and reason.exit_code == 0:
+        return  # the whole system stops, and its worker had nothing left to do before we asked
+    fine = {"killed" if spec.shutdown == "brutal_kill" else "shutdown", "noproc"}
+    if spec.restart != "permanent":
+        fine.add("normal")
+    if not (isinstance(reason, Shutdown) or (isinstance(reason, str) and reason in fine)):
+        report("shutdown_error", pid, spec, reason)
 
 
 def admits(kind: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from parallel_actors.gen_server import failed_with, launch, watched
+from parallel_actors.gen_server import failed_with, launch
 from parallel_actors.process import is_whole
 from parallel_actors.request import Done, Failed, Pending
 from parallel_actors.workers import api
@@ -60,14 +60,6 @@ def run(ref: Ref, behalf: tuple[Pid, ...], function: Callable[..., Any], args: A
 
 async def _answer(ref: Ref, result: Coroutine[Any, Any, Any]) -> None:
     api.send(ref, (ref, await result))
-
-
-def _run_launched(
-    ref: Ref, linked: bool, behalf: tuple[Pid, ...], function: Callable[..., Any], args: Any, kwargs: Any
-) -> Any:
-    if linked:
-        watched(ref)
-    return run(ref, behalf, function, args, kwargs)
 
 
 def run_alone(behalf: tuple[Pid, ...], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -305,7 +297,7 @@ def start(function: Callable[..., Any], args: Any, kwargs: Any, *, linked: bool)
     """`Task.async_`, linked or not."""
     if not callable(function):
         raise TypeError(f"expected a function to run as a task, got {function!r} ({type(function).__name__})")
-    pid, ref = launch(linked, _run_launched, (on_behalf(), function, args, kwargs), {})
+    pid, ref = launch(linked, run, (on_behalf(), function, args, kwargs), {})
     return Task(pid, ref, api.self_())
 
 

@@ -98,6 +98,25 @@ class Doubler(Counter):
     bump = None  # type: ignore[assignment]
 
 
+def grown(total: int, by: int = 1) -> int:
+    return total + by
+
+
+class Words(pa.Actor):
+    """A set of words, and a number that doesn't change but is replaced."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.total = 0
+
+    add = pa.delegate(set.add, to="seen", cast=True)
+    all = pa.delegate(sorted, to="seen")
+    plus = pa.delegate(grown, to="total", store=True)
+    later_plus = pa.delegate(grown, to="total", cast=True, store=True)
+    sum = pa.delegate(grown, to="total")
+    nowhere = pa.delegate(len, to="missing")
+
+
 def counter(worker: int, start: int = 0, **more: Any) -> Counter:
     made: Counter = pa.options(worker=worker).start(Counter, start, **more)
     return made
@@ -371,3 +390,32 @@ class Waiting(pa.Actor):
             return pa.receive("never", timeout=0.01, default=None)
         finally:
             pa.demonitor(ref, flush=True)
+
+
+# --- delegate ---------------------------------------------------------------------------------------------------------
+
+
+@contract("S7.3", partly=True)
+@on_all
+def test_a_plain_data_structure_is_called_and_replaced(node: pa.ActorSystem, worker: int) -> None:
+    words: Words = pa.options(worker=worker).start(Words)
+    words.add("to")
+    words.add("be")
+    assert ["be", "to"] == words.all()
+    assert ["to", "be"] == words.all(reverse=True)
+    assert words.plus(2) is None
+    words.later_plus(by=3)
+    assert (5, 6) == (words.sum(0), words.sum())
+    assert 5 == pa.sys_.get_state(words).total
+    with pytest.raises(pa.RemoteError, match="missing"):
+        words.nowhere()
+
+
+@contract("S7.3", partly=True)
+def test_what_cannot_be_delegated_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="expected a function of the data structure, got 3"):
+        pa.delegate(3, to="x")  # type: ignore[call-overload]
+    wrong: Any
+    for wrong in ("not a name", 7):
+        with pytest.raises(TypeError, match="the name of an attribute of the actor"):
+            pa.delegate(len, to=wrong)

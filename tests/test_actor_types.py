@@ -14,7 +14,7 @@ import pytest
 
 import parallel_actors as pa
 from contract import contract
-from test_actor import Counter
+from test_actor import Counter, Words
 
 
 class Stack(pa.GenServer):
@@ -44,6 +44,9 @@ def what_passes() -> None:
     counter.bump(by=2)
     pa.send(counter, "x")
     pa.monitor(counter)
+    words = pa.start(Words)
+    assert_type(words.sum(by=2), int)
+    words.later_plus(1)
     stack = pa.start_link(Stack, [1])
     pa.cast(stack, 1)
     pa.call(stack, "pop", timeout=1.0)
@@ -59,7 +62,9 @@ async def what_is_awaited(counter: Counter) -> None:
     assert_type(await counter.add.request(1), int)
 
 
-def what_fails(counter: Counter) -> None:
+def what_fails(counter: Counter, words: Words) -> None:
+    words.sum("two")  # type: ignore[arg-type]
+    words.later_plus(by="two")  # type: ignore[arg-type]
     counter.bump("two")  # type: ignore[arg-type]
     counter.bump(2, 3)  # type: ignore[call-arg]
     counter.add(by="two")  # type: ignore[arg-type]

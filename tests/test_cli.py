@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from parallel_actors.cli import main
+from parallel_actors.cli import main, plain
+from parallel_actors.cli.app import app
 from parallel_actors.cli.doctor import CHECKS
 from parallel_actors.cli.target import Target, UsageError, load, parse_target, prepare
 from parallel_actors.config import Options, usable_cores
@@ -115,6 +116,58 @@ def test_what_stands_behind_the_target_belongs_to_the_program(folder: Path, call
     (folder / "hello.py").write_text("def main(): ...")
     leave("run", "-w", "2", "hello.py", *args)
     assert [(args, 2)] == [(passed, options.workers) for _, passed, options in calls]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hello.py"],
+        ["hello.py", "-w", "x", "--", "--help"],
+        ["-w", "2", "hello.py"],
+        ["--workers=2", "hello.py", ""],
+        ["--workers", "02", "--prefix-output", "--pin", "hello.py"],
+        ["--no-prefix-output", "--no-pin", "--log-level", "debug", "hello.py"],
+        ["--log-level=Info", "--stop-timeout=0.25", "hello.py"],
+        ["--stop-timeout", "3", "hello.py"],
+    ],
+)
+def test_plain_words_say_the_same_with_and_without_typer(folder: Path, calls: list[Call], words: list[str]) -> None:
+    (folder / "hello.py").write_text("def main(): ...")
+    assert plain.read(["run", *words]) is not None
+    assert 7 == leave("run", *words)
+    with pytest.raises(SystemExit) as caught:
+        app(args=["run", *words], prog_name="parallel-actors")
+    assert 7 == caught.value.code
+    assert 2 == len(calls)
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([], ["bench"], ["-h"], ["run"], ["run", ""], ["run", "--help"], ["run", "-h", "hello.py"], ["run", "-w"]),
+        *(["run", "-w2", "hello.py"], ["run", "-w=2", "hello.py"], ["run", "--", "hello.py"], ["run", "-"]),
+        *(["run", "-w", "two", "hello.py"], ["run", "-w", "-1", "hello.py"], ["run", "-w", "\u0663", "hello.py"]),
+        *(["run", "-w", "2"], ["run", "-w", "2", "-w", "3", "hello.py"], ["run", "--work", "2", "hello.py"]),
+        *(
+            ["run", "--pin=1", "hello.py"],
+            ["run", "--pin", "--no-pin", "hello.py"],
+            ["run", "--log-level=", "hello.py"],
+        ),
+        *(["run", "--stop-timeout", "inf", "hello.py"], ["run", "--stop-timeout", "1e3", "hello.py"]),
+    ],
+)
+def test_whatever_is_not_plain_is_left_to_typer(words: list[str]) -> None:
+    assert plain.read(words) is None
+
+
+def test_completion_is_left_to_typer(folder: Path, calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "hello.py").write_text("def main(): ...")
+    monkeypatch.setenv("_PARALLEL_ACTORS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "parallel-actors run")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    leave("run", "hello.py")
+    assert [] == calls
 
 
 def test_a_program_in_a_module(folder: Path, calls: list[Call]) -> None:
@@ -451,7 +504,8 @@ def test_run_imports_no_more_than_it_needs(folder: Path) -> None:
         "except SystemExit as left:\n    assert left.code == 0\n"
         "for name in before: del sys.modules[name]"
     )
-    assert set() == {"rich", "tomllib", "parallel_actors.cli.doctor"} & modules_after(code)
+    unwanted = {"rich", "typer", "pydantic", "tomllib", "difflib", "subprocess", "parallel_actors.cli.doctor"}
+    assert set() == unwanted & modules_after(code)
 
 
 def test_a_worker_does_not_load_the_command_line(folder: Path) -> None:

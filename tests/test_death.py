@@ -12,10 +12,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from multiprocess import shared_memory
 
 import parallel_actors as pa
 from leaks import eventually
@@ -505,6 +507,41 @@ def take_numbers(count: int) -> list[int]:
 def forkservers(system: pa.ActorSystem) -> list[psutil.Process]:
     workers = set(system.worker_pids)
     return [p for p in psutil.Process(system.root_pid).children() if {child.pid for child in p.children()} & workers]
+
+
+def test_a_node_is_its_root_its_forkserver_and_its_workers(actor_system: pa.ActorSystem) -> None:
+    (forkserver,) = forkservers(actor_system)
+    others = {process.pid for process in psutil.Process(actor_system.root_pid).children(recursive=True)}
+    assert {forkserver.pid, *actor_system.worker_pids} == others
+
+
+def test_the_forkserver_has_nothing_of_the_node(actor_system: pa.ActorSystem) -> None:
+    (forkserver,) = forkservers(actor_system)
+    held = {os.readlink(entry) for entry in Path(f"/proc/{forkserver.pid}/fd").iterdir() if int(entry.name) > 2}
+    theirs = {os.readlink(entry) for entry in Path(f"/proc/{actor_system.root_pid}/fd").iterdir()}
+    # Its stdin, the queue of its selector, its sockets and pipes; of the root's, the pipes that tell how workers end.
+    kinds = {name.partition(":")[0] for name in held - {os.devnull, "anon_inode:[eventpoll]"}}
+    assert kinds <= {"socket", "pipe"}
+    assert any("memfd" in name for name in theirs)
+    assert "pipe" in {name.partition(":")[0] for name in held & theirs}
+
+
+def share_memory() -> tuple[bytes, list[str]]:
+    """Uses what needs a resource tracker: what was read, and the worker's children."""
+    shared = shared_memory.SharedMemory(create=True, size=16)
+    try:
+        memory: Any = shared.buf
+        memory[:5] = b"hello"
+        return bytes(memory[:5]), [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    finally:
+        shared.close()
+        shared.unlink()
+
+
+def test_a_worker_has_a_resource_tracker_if_it_needs_one(actor_system: pa.ActorSystem) -> None:
+    read, (tracker,) = puppet(1).do(share_memory)
+    assert b"hello" == read
+    assert "resource_tracker" in tracker
 
 
 @pytest.mark.contract("S9.2", partly=True)

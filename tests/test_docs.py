@@ -1,20 +1,23 @@
 """Every code block of README.md and docs/*.md runs.
 
 A block ```python is a program. One whose first line is a comment with a file's name (`# hello.py`) is saved under that
-name beside the others of its page, so that they can import it and commands can run it. It runs
+name beside the others of its page, so that they can import it and commands can run it. Where a command below it does
+run it, that is its run. Else it runs
 
 - by `parallel-actors run`, if it defines `main`,
 - by `python`, if it makes its own `ActorSystem`, imports nothing of ours, or has a name,
 - else as the body of a `main`: a few lines from the middle of a program.
 
-`import parallel_actors as pa` needn't be repeated in each block.
+`import parallel_actors as pa` needn't be repeated in each block. A page may show a file again as it grows: each block
+and command sees the files as they stand above it.
 
 A block ```console shows commands, each behind `$ `, and what they print. The commands run in a scratch copy of the
 examples and the page's files. Lines below a command are its output, where `...` stands for anything; a command without
 any may print what it likes. It must end with 0, or as a comment behind it says (`# exits 2`). Commands that set things
 up (`pip install`, `git clone`) aren't run.
 
-A block ```text, or without a language, isn't run.
+A block ```py is a program for another library, shown beside ours: it must compile, and isn't run. A block ```text,
+```erlang or ```elixir, or without a language, isn't run.
 """
 
 from __future__ import annotations
@@ -86,16 +89,33 @@ def of_language(*languages: str) -> list[Block]:
 # --- running them -----------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, blocks: list[Block]) -> None:
-    """Write the files that a page shows, and copy what its commands may name."""
+def prepare(folder: Path, block: Block) -> None:
+    """Write the files that the page shows up to this block, and copy what its commands may name."""
     for part in ("examples", "benchmarks"):
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for block in blocks:
-        if block.language == "python" and block.name is not None:
-            path = folder / block.name
+    for each in above(block, BLOCKS[block.page]):
+        if each.language == "python" and each.name is not None:
+            path = folder / each.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text)
+            path.write_text(each.text)
+
+
+def above(block: Block, blocks: list[Block]) -> list[Block]:
+    return [each for each in blocks if each.line <= block.line]
+
+
+def run_by_a_command(block: Block, blocks: list[Block]) -> bool:
+    """Whether a command below runs this file, before the page shows it anew."""
+    for each in blocks if block.name is not None else []:
+        if each.line > block.line:
+            if each.name == block.name:
+                return False
+            if each.language == "console":
+                for command in commands_of(each):
+                    if block.name in command.text.split() and not _SET_UP.match(command.text):
+                        return True
+    return False
 
 
 def program(source: str, *, named: bool) -> tuple[str, bool]:
@@ -174,9 +194,12 @@ def matches(expected: str, got: str) -> bool:
 # --- the pages --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", of_language("python"), ids=str)
+PROGRAMS = [block for block in of_language("python") if not run_by_a_command(block, BLOCKS[block.page])]
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
 def test_a_program_on_a_page_runs(block: Block, tmp_path: Path) -> None:
-    prepare(tmp_path, BLOCKS[block.page])
+    prepare(tmp_path, block)
     source, by_us = program(block.text, named=block.name is not None)
     path = tmp_path / (block.name or "block_of_the_page.py")
     path.write_text(source)
@@ -189,7 +212,7 @@ def test_a_program_on_a_page_runs(block: Block, tmp_path: Path) -> None:
 def test_the_commands_on_a_page_run(block: Block, tmp_path: Path) -> None:
     commands = commands_of(block)
     assert commands, "expected lines that begin with `$ `; mark the block `text` if nothing in it is to be run"
-    prepare(tmp_path, BLOCKS[block.page])
+    prepare(tmp_path, block)
     for command in commands:
         if _SET_UP.match(command.text):
             continue
@@ -199,8 +222,13 @@ def test_the_commands_on_a_page_run(block: Block, tmp_path: Path) -> None:
             assert matches(command.output, done.stdout), f"$ {command.text}\n{done.stdout}"
 
 
+@pytest.mark.parametrize("block", of_language("py"), ids=str)
+def test_a_program_for_another_library_compiles(block: Block) -> None:
+    compile(block.text, str(block), "exec", dont_inherit=True)
+
+
 def test_no_page_has_a_language_that_nobody_runs() -> None:
-    known = {"python", "console", "bash", "text", ""}
+    known = {"python", "py", "console", "bash", "text", "erlang", "elixir", ""}
     assert [] == [f"{block}: {block.language}" for block in of_language(*_languages() - known)]
 
 
@@ -230,6 +258,23 @@ def test_blocks_are_found_with_their_place_and_language() -> None:
         Block("p.md", 16, "", "nothing\n"),
     ]
     assert ["a/b.py", None, None] == [block.name for block in blocks_of(text, "p.md")]
+
+
+def test_a_block_sees_the_files_above_it() -> None:
+    blocks = [Block("p.md", line, "python", f"# a.py\nx = {line}\n") for line in (3, 9, 15)]
+    assert blocks[:2] == above(blocks[1], blocks)
+    assert blocks[:1] == above(Block("p.md", 7, "console", "$ python a.py\n"), blocks)
+
+
+def test_a_file_that_a_command_runs_is_not_run_twice() -> None:
+    blocks = [
+        Block("p.md", 3, "python", "# a.py\n"),
+        Block("p.md", 5, "python", "# b.py\n"),
+        Block("p.md", 7, "python", "# a.py\n"),
+        Block("p.md", 9, "python", "print(1)\n"),
+        Block("p.md", 11, "console", "$ cd x\n$ python a.py\nb.py\n"),
+    ]
+    assert [False, False, True, False, False] == [run_by_a_command(block, blocks) for block in blocks]
 
 
 @pytest.mark.parametrize(

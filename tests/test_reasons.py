@@ -220,6 +220,13 @@ def test_the_frames_of_the_library_are_left_out() -> None:
     assert "msg['a']" in crash.text
 
 
+def test_the_frames_of_the_behaviours_are_left_out_too() -> None:
+    crash = crash_of(lambda: parallel_actors.child(5))
+    assert crash.type == "TypeError"
+    assert "supervisor.py" not in crash.traceback
+    assert "parallel_actors.child(5)" in crash.traceback
+
+
 def test_a_fault_of_the_library_itself_keeps_its_frames() -> None:
     with pytest.raises(TypeError) as caught:
         ident.Pid()

@@ -342,6 +342,18 @@ def test_three_ctrl_c_end_it_while_user_code_hogs_every_core(run: Start, body: s
 
 
 @pytest.mark.contract("S9.4", partly=True)
+def test_ctrl_c_pressed_until_it_has_ended(run: Start) -> None:
+    with run(HOGS.format(body="hog", rest="pa.receive()")) as running:
+        running.out.expect("up\n")
+        while running.program.poll() is None:
+            running.ctrl_c()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.program.wait(0.002)
+        assert running.end() == 130
+        assert "Traceback" not in running.err.close()
+
+
+@pytest.mark.contract("S9.4", partly=True)
 def test_a_stop_that_nobody_answers_ends_by_itself(run: Start) -> None:
     with run(HOGS.format(body="hog", rest="pa.receive()"), "--stop-timeout", "0.2") as running:
         running.out.expect("up\n")

@@ -92,3 +92,22 @@ def test_bookkeeping_holds_after_each_step(segment: Segment, former: None) -> No
         assert len(set(timers)) == 3
         while pa.receive(timeout=0, default=None) is not None:
             guest.check_invariants()
+
+
+def _park() -> None:
+    pa.receive()
+
+
+def test_a_workers_load_counts_what_has_been_born_and_what_has_ended(segment: Segment, former: None) -> None:
+    """Found: it was told now and then: a brisk spawner found an old load, and chose the same worker again."""
+    with endpoint(segment, 0, "worker") as worker, endpoint(segment, GUEST, "guest") as guest:
+        guest.add_guest_process()
+        use_scheduler(guest)
+        pids = [pa.options(worker=0).spawn(_park) for _ in range(3)]
+        assert (0, 0) == segment.load(0)
+        worker.attend()
+        assert 3 == segment.load(0)[0]
+        for pid in pids[:2]:
+            pa.exit(pid, "kill")
+        worker.attend()
+        assert 1 == segment.load(0)[0]

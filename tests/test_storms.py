@@ -14,7 +14,7 @@ import parallel_actors as pa
 from contract import contract
 from leaks import eventually
 from parallel_actors.workers.limit import ReportLimit
-from puppets import WAIT
+from puppets import GUEST, WAIT, place
 from records import Records, end_of_log, recorded
 
 MOST = 5
@@ -132,6 +132,21 @@ def test_each_kind_has_a_bound_of_its_own(me: pa.Pid, records: Records) -> None:
     # format_status runs for reports that are made, and for no others; what user code logs is never left out.
     assert len(records.of(name="status")) == len(records.of(event="crash"))
     assert pa.is_alive(supervisor)
+
+
+def fall_when_asked() -> None:
+    pa.receive()
+    fall("the reason")
+
+
+@contract("S6.3", "S6.8", partly=True)
+@pytest.mark.parametrize("here", [GUEST, 0, 1])
+def test_who_waits_has_the_reason_also_of_a_crash_that_is_not_reported(me: pa.Pid, records: Records, here: int) -> None:
+    for _ in range(2 * MOST):
+        pa.options(worker=0).spawn(fall, "one of many")
+    pid = pa.options(worker=0).spawn(fall_when_asked)
+    with pytest.raises(pa.RemoteError, match="the reason"):
+        place(here).do(pa.call, pid, "fall", timeout=WAIT)
 
 
 def say_much() -> None:

@@ -16,6 +16,7 @@ from contract import contract
 from leaks import eventually
 from parallel_actors import dynamic_supervisor
 from parallel_actors import supervisor as supervisor_module
+from parallel_actors.supervisor import check_end
 from parallel_actors.workers import api
 from puppets import WAIT, mail, park, puppet
 
@@ -819,3 +820,14 @@ def test_partitions_as_a_child(me: pa.Pid) -> None:
     assert pa.PartitionSupervisor.partitions("shards") == 2
     with pytest.raises(pa.StartError, match="to have a name"):
         start(pa.child(pa.PartitionSupervisor, of=Kid))
+
+
+@contract("S8.3", partly=True)
+def test_a_child_whose_worker_has_stopped_before_is_no_error(me: pa.Pid, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the whole system stops, a worker without processes ends: the supervisor's question reaches nobody."""
+    spec = pa.child(Kid, id="kid")
+    check_end(me, spec, pa.WorkerDown(1, exit_code=0))
+    assert [] == caplog.messages
+    check_end(me, spec, pa.WorkerDown(1, signal=signal.SIGKILL))
+    check_end(me, spec, pa.WorkerDown(1, exit_code=1))
+    assert ["shutdown_error"] * 2 == [record.event for record in caplog.records]  # type: ignore[attr-defined]

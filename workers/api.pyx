@@ -246,13 +246,7 @@ def spawn_with(options, int how, function, args, kwargs):
 def send(dest, message, /):
     """Send `message` to a pid, a registered name, or an alias; returns at once (OTP: `!`)."""
     cdef Scheduler s = here()
-    cdef Process p = s.current
-    if p is not None:
-        if p.pending is not None:
-            s.check(p)
-        if s.lost is not None and p.kind == GUEST:
-            raise NotRunning(s.lost)
-        s.spend(p)
+    s.may_act()
     if type(dest) is Pid:
         s.send_pid(<Pid>dest, message)
     elif type(dest) is Ref:

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import sys
-import sysconfig
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 
 import cloudpickle  # noqa: F401  (preloaded for the codec)
 import greenlet
+from multiprocess import resource_tracker
 
 from parallel_actors.workers import api, blocking, chunks, collector, guest, output, watcher  # noqa: F401  (preloaded for what unpickles there)
 from parallel_actors.workers.preempt import TICK_SIGNAL, Tick
@@ -64,7 +64,7 @@ STACK_SIGNAL = TICK_SIGNAL - 1
 
 def make_tick() -> Tick:
     """The timer that preempts the processes of this thread."""
-    stdlib = [sysconfig.get_path("stdlib")]
+    stdlib = [str(Path(os.__file__).parent)]
     compiled = [f"{folder}/" for folder in sys.path if folder.endswith("lib-dynload")]
     ours = Path(__file__).parent
     return Tick(
@@ -72,6 +72,13 @@ def make_tick() -> Tick:
         trusted=[*compiled, f"{ours.parent}/", f"{Path(greenlet.__file__).parent}/"],
         locks=[str(ours)],
     )
+
+
+def forget_tracker() -> None:
+    """Let `multiprocess` start a resource tracker for this worker, if the program needs one: the root has none."""
+    tracker = resource_tracker._resource_tracker
+    os.close(tracker._fd)
+    tracker._fd = None
 
 
 def spin(calibrated: Callable[[], bool]) -> None:
@@ -86,6 +93,7 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     watcher.start(root_pidfd)
+    forget_tracker()
     faulthandler.enable(file=2)
     sys.path[:] = config.sys_path
     sys.modules["__main__"] = types.ModuleType("__main__")

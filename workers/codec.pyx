@@ -55,20 +55,15 @@ import abc
 import builtins
 import copyreg
 import dataclasses
-import datetime
-import decimal
 import enum
-import fractions
 import functools
 import importlib
-import pathlib
+import os
 import re
 import sys
 import types
 import typing
-import uuid
 import weakref
-import zoneinfo
 
 from cloudpickle import cloudpickle as _cp
 
@@ -757,7 +752,7 @@ cdef object globals_of(object function):
     if module is None or getattr(module, "__dict__", None) is not globals:
         return None
     if is_main(name) or by_value_module(name):
-        return make_namespace(uuid.uuid4().hex, globals, True)
+        return make_namespace(os.urandom(16).hex(), globals, True)
     return name
 
 
@@ -1006,7 +1001,7 @@ cdef class Writer:
             ns = <Namespace>place
             tracker = _function_trackers.get(function)
             if tracker is None and resolves(function, module, name):
-                tracker = _function_trackers.setdefault(function, uuid.uuid4().hex)
+                tracker = _function_trackers.setdefault(function, os.urandom(16).hex())
                 _functions[tracker] = function
             if self.names is not None:
                 for key in globals:
@@ -1268,14 +1263,17 @@ cdef Kind make_kind(int code):
 cdef Kind _PICKLE = make_kind(K_PICKLE)
 cdef dict _builtin_kinds = {
     complex: make_kind(K_SHARE), type(Ellipsis): make_kind(K_SHARE), type(NotImplemented): make_kind(K_SHARE),
-    range: make_kind(K_SHARE), datetime.date: make_kind(K_SHARE), datetime.timedelta: make_kind(K_SHARE),
-    datetime.timezone: make_kind(K_SHARE), zoneinfo.ZoneInfo: make_kind(K_SHARE), decimal.Decimal: make_kind(K_SHARE),
-    fractions.Fraction: make_kind(K_SHARE), uuid.UUID: make_kind(K_SHARE), re.Pattern: make_kind(K_SHARE),
-    pathlib.PurePosixPath: make_kind(K_SHARE), pathlib.PosixPath: make_kind(K_SHARE),
-    pathlib.PureWindowsPath: make_kind(K_SHARE),
-    datetime.datetime: make_kind(K_DATETIME), datetime.time: make_kind(K_DATETIME),
+    range: make_kind(K_SHARE), re.Pattern: make_kind(K_SHARE),
     set: make_kind(K_SET), frozenset: make_kind(K_FROZENSET), bytearray: make_kind(K_BYTEARRAY),
     types.FunctionType: make_kind(K_FUNCTION), types.BuiltinFunctionType: make_kind(K_BUILTIN),
+}
+# Types of the standard library by their names, and the modules that have them. Looked for there when one is met: the engine imports
+# none of them.
+cdef dict _library_kinds = {
+    "date": ("datetime", K_SHARE), "timedelta": ("datetime", K_SHARE), "timezone": ("datetime", K_SHARE),
+    "datetime": ("datetime", K_DATETIME), "time": ("datetime", K_DATETIME), "ZoneInfo": ("zoneinfo", K_SHARE),
+    "Decimal": ("decimal", K_SHARE), "Fraction": ("fractions", K_SHARE), "UUID": ("uuid", K_SHARE),
+    "PurePosixPath": ("pathlib", K_SHARE), "PosixPath": ("pathlib", K_SHARE), "PureWindowsPath": ("pathlib", K_SHARE),
 }
 
 
@@ -1299,6 +1297,9 @@ cdef Kind kind_of(Codec codec, object cls):
 cdef Kind classify(object cls):
     if type(cls) is _EnumType:
         return make_kind(K_SHARE)
+    found = _library_kinds.get(cls.__name__)
+    if found is not None and getattr(_modules.get(found[0]), cls.__name__, None) is cls:
+        return make_kind(found[1])
     if type(cls) is type and issubclass(cls, tuple) and not pa_has_dict(cls) \
             and pa_basicsize(cls) == pa_basicsize(tuple):
         return make_kind(K_TUPLE)   # a NamedTuple: nothing in it but its items
@@ -1388,7 +1389,7 @@ cdef bint immutable(Codec codec, object o, int depth, Memo* memo) except -1:
         return True
     if kind.code == K_DATETIME:
         value = o.tzinfo
-        return value is None or type(value) is datetime.timezone or type(value) is zoneinfo.ZoneInfo
+        return value is None or kind_of(codec, type(value)).code == K_SHARE
     if kind.code == K_FUNCTION:
         return o.__closure__ is None and shared_code(codec, o, depth, memo)
     if kind.code == K_BUILTIN:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
+import parallel_actors
+
 if TYPE_CHECKING:
     from parallel_actors.workers.ident import Pid, Ref
 
@@ -52,9 +54,8 @@ _MAX_FRAMES = 256
 _MAX_PICKLE = 1024 * 1024
 _PACKAGE_FOLDERS = tuple(
     {
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + "parallel_actors" + os.sep,
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep + "workers" + os.sep,
-        os.path.dirname(os.path.realpath(__file__)) + os.sep,
+        os.path.dirname(os.path.abspath(parallel_actors.__file__)) + os.sep,
+        os.path.dirname(os.path.realpath(__file__)) + os.sep,  # elsewhere, where the package lies as its sources do
         "parallel_actors" + os.sep,  # Cython names its sources like this
         "workers" + os.sep,
     }

@@ -67,6 +67,16 @@ cdef enum Signal:
     REQUEST = 11
     WDOWN = 12
     STOP = 13
+    ANSWER = 14
+
+cdef enum Answer:
+    GIVEN = 1
+    REFUSED = 2
+
+cdef enum How:          # a process is spawned
+    LINKED = 1
+    MONITORED = 2       # with a reference
+    AWAITED = 4         # its parent waits for an answer with that reference, or for its end
 
 cdef enum MsgFlag:
     IS_CALL = 1         # its head goes on with the caller's pid and reference; the body is the request alone
@@ -93,7 +103,6 @@ cdef class Extra:
     cdef dict monitors          # Ref -> Pid: what this process watches
     cdef dict watchers          # Ref -> Pid: who watches this process
     cdef dict aliases           # Ref -> None
-    cdef dict callers           # lo of Ref -> Process of this endpoint that waits for the answer to its call
     cdef list tied              # endpoints whose `ties` hold this process
     cdef dict dictionary        # the process dictionary
     cdef str name
@@ -128,12 +137,20 @@ cdef class Process:
     cdef object pending         # exception to raise at the next resume
     cdef object resume          # what the coroutine is resumed with
     cdef Timer timer
-    cdef uint64_t awaited       # lo of the request it waits for
-    cdef object reply
+    cdef uint64_t awaited       # lo of the reference whose answer it waits for; 0: it waits for none
+    cdef uint8_t answered       # whether it is there: an Answer
+    cdef object reply           # the answer, or why there is none
+    # Who waits for an answer of whom, on one endpoint. Invariant: p is in the chain of p.asked.callers, and in no other.
+    cdef Process asked
+    cdef Process callers        # the first of the chain of those that wait for this process
+    cdef Process next_caller, former_caller
     cdef object lineage         # tuple of ancestors, nearest first
     cdef Extra extra
 
     cdef Extra more(self)
+    cdef int put_link(self, Pid other, Link link) except -1
+    cdef int put_monitor(self, Ref ref, Pid target) except -1
+    cdef int put_watcher(self, Ref ref, Pid watcher) except -1
     cdef int append(self, object body) except -1
     cdef object unlink(self, Envelope before, Envelope envelope)
 
@@ -143,6 +160,11 @@ cdef class RunQueue:
     cdef Process head, tail
     cdef void push(self, Process p) noexcept
     cdef Process pop(self)
+
+
+cdef class Handler:
+    """What a callback process may have as its body, to be called without the detour by Python."""
+    cdef bint handle(self, object message) except -1    # True: the process ends
 
 
 cdef class Loop:
@@ -161,7 +183,8 @@ cdef class Scheduler:
     cdef uint64_t root_hi, root_lo
     cdef dict table                 # lo -> Process, alive
     cdef dict aliases               # lo of Ref -> (Process, reply-once)
-    cdef dict requests              # lo of Ref -> (Process, endpoint asked, its incarnation, whether it is a call)
+    cdef dict requests              # lo of Ref -> (Process, endpoint asked, its incarnation): questions to endpoints, calls of threads
+    cdef dict calls                 # the same for calls to processes of other endpoints
     cdef dict unborn                # lo -> [(kind, flags, aux, bytes)]
     cdef dict ref_timers            # (hi, lo) -> Timer
     cdef list ties                  # per endpoint: set of Processes with links or monitors there
@@ -262,8 +285,14 @@ cdef class Scheduler:
     cdef int terminate_now(self, Process p, object reason) except -1
     cdef int endpoint_down(self, uint32_t e, uint32_t inc, int cause) except -1
     cdef object drive(self, object coroutine)
-    cdef object call(self, Process p, Pid to, object request, double timeout)
-    cdef int reply(self, Ref ref, object value) except -1
+    cdef int call(self, Process p, Pid to, object request, double timeout) except -1
+    cdef int begin_wait(self, Process p, Process q, Pid to, Ref ref) except -1
+    cdef int await_answer(self, Process p, double timeout) except -1
+    cdef int end_wait(self, Process p, Ref ref, Pid to) except -1
+    cdef void leave(self, Process p) noexcept
+    cdef int reply(self, Pid to, Ref ref, object value) except -1
+    cdef int settle(self, Process p, uint64_t lo, int how, object value) except -1
+    cdef int may_act(self) except -1
     cdef object ask(self, uint32_t e, uint32_t inc, object operation, double timeout)
     cdef int answer(self, Record *r) except -1
     cdef uint64_t unborn_of(self, tuple operation) except? 0
@@ -277,6 +306,7 @@ cdef class Scheduler:
     cdef int cut(self, Process p) except -1
     cdef Process a_janitor(self)
     cdef int collect_garbage(self) except -1
+    cdef void show_count(self) noexcept
     cdef int show_load(self) except -1
     cdef int late(self, Process p, int64_t ns, int place, const char *library) except -1
     cdef int abandon(self, Process p) except -1

@@ -179,6 +179,7 @@ cdef object GREENLET = _greenlet_module.greenlet
 cdef object GreenletExit = _greenlet_module.GreenletExit
 
 PRIORITIES = ("normal", "high", "low")
+cdef dict NONE = {}                 # the links, monitors and watchers of processes that have none; never written
 NOT_FOUND = object()
 SUSPENDED = object()
 
@@ -329,11 +330,30 @@ cdef class Process:
     cdef Extra more(self):
         if self.extra is None:
             self.extra = Extra()
-            self.extra.links = {}
-            self.extra.monitors = {}
-            self.extra.watchers = {}
-            self.extra.tied = []
+            # Most have one of them at most: the first writer makes its own (`put_link` and its like).
+            self.extra.links = self.extra.monitors = self.extra.watchers = NONE
         return self.extra
+
+    cdef int put_link(self, Pid other, Link link) except -1:
+        cdef Extra extra = self.more()
+        if extra.links is NONE:
+            extra.links = {}
+        extra.links[other] = link
+        return 0
+
+    cdef int put_monitor(self, Ref ref, Pid target) except -1:
+        cdef Extra extra = self.more()
+        if extra.monitors is NONE:
+            extra.monitors = {}
+        extra.monitors[ref] = target
+        return 0
+
+    cdef int put_watcher(self, Ref ref, Pid watcher) except -1:
+        cdef Extra extra = self.more()
+        if extra.watchers is NONE:
+            extra.watchers = {}
+        extra.watchers[ref] = watcher
+        return 0
 
     cdef int append(self, object body) except -1:
         cdef Envelope envelope = Envelope.__new__(Envelope)
@@ -406,6 +426,16 @@ cdef class RunQueue:
         return p
 
 
+cdef class Handler:
+    """Takes the messages of a callback process. See the declaration."""
+
+    cdef bint handle(self, object message) except -1:
+        raise NotImplementedError(f"{type(self).__qualname__} has no handle()")     # an abstract method
+
+    def __call__(self, message):
+        return self.handle(message)
+
+
 @cython.final
 cdef class Loop:
     """Returned by the body of a `def` process, which then lives on without a stack: `handler(message)` is called once per message.
@@ -448,6 +478,7 @@ cdef class Scheduler:
         self.table = {}
         self.aliases = {}
         self.requests = {}
+        self.calls = {}
         self.unborn = {}
         self.ref_timers = {}
         self.ties = [None] * n
@@ -656,11 +687,12 @@ cdef class Scheduler:
             if e == self.endpoint:
                 load = len(self.table)
             else:
-                load = ld32_relaxed(self.segment.slot_at(e) + 256)
-                # Those under way: in our ring, not yet seen by their home.
+                # Those under way: in our ring, not yet seen by their home. Read before its load, which counts what was born.
+                load = 0
                 if self.spawned[e]:
                     born = ring_born(self.segment, self.endpoint, e)
-                    load += <int64_t>(self.spawned[e] - max(born, self.spawned_before[e]))
+                    load = <int64_t>(self.spawned[e] - max(born, self.spawned_before[e]))
+                load += ld32_relaxed(self.segment.slot_at(e) + 256)
             if least < 0 or load < least:
                 least = load
                 best = e
@@ -670,7 +702,7 @@ cdef class Scheduler:
         return best
 
     cdef Pid spawn(self, object function, tuple args, dict kwargs, int how, Ref ref, object options):
-        """Start a process. `how`: 0 spawn, 1 with link, 2 with monitor `ref`. options: (worker, name, label, traits)."""
+        """Start a process. how: of How, together; ref: of the monitor, or of the answer. options: (worker, name, label, traits)."""
         cdef Process parent = self.current, p
         cdef Pid pid
         cdef uint32_t home, inc
@@ -706,11 +738,14 @@ cdef class Scheduler:
                 p.more().name = name
             if options[2] is not None:
                 p.more().label = options[2]
-            if how == 1:
+            if how & LINKED:
                 self.add_link(parent, pid)
-            elif how == 2:
+            if how & MONITORED:
                 self.add_monitor(parent, ref, pid)
+            if how & AWAITED:
+                self.begin_wait(parent, p, pid, ref)
             self.enqueue(p)
+            self.show_count()
             return pid
         payload = self.codec.encode((function, args, kwargs or None, options[2], lineage))
         # User code ran: number and put in one go from here on. A worker that is being replaced: its next incarnation takes it.
@@ -732,18 +767,21 @@ cdef class Scheduler:
         if parent is not None:
             head.b = parent.pid.hi
             head.c = parent.pid.lo
-        if how == 1:
+        if how & LINKED:
             self.link_counter += 1
             link = Link()
             link.own = self.link_counter
-            parent.more().links[pid] = link
+            parent.put_link(pid, link)
             self.tie(parent, pid)
             head.f = link.own
-        elif how == 2:
-            parent.more().monitors[ref] = pid
-            self.tie(parent, pid)
+        if how & (MONITORED | AWAITED):
             head.d = ref.hi
             head.e = ref.lo
+        if how & MONITORED:
+            parent.put_monitor(ref, pid)
+            self.tie(parent, pid)
+        if how & AWAITED:
+            self.begin_wait(parent, None, pid, ref)
         # The name stands outside the pickle: it has to be freed even if the process dies before it first runs.
         text = b"" if name is None else (<str>name).encode()
         try:
@@ -791,10 +829,11 @@ cdef class Scheduler:
         cdef Link link
         memcpy(&head, r.body, 48)
         spawner = lo_spawner(head.a)
+        p = self.new_process(head.a, STACK)
+        self.show_count()           # before it is told as born: see `place`
         if lo_incarnation(head.a) == self.believed[spawner] and lo_counter(head.a) > self.seen[spawner]:
             self.seen[spawner] = lo_counter(head.a)
             (<Inbox>self.inboxes[spawner]).set_born(lo_counter(head.a))
-        p = self.new_process(head.a, STACK)
         self.give_traits(p, r.aux)
         named = 48 + r.flags
         if r.flags:
@@ -806,10 +845,10 @@ cdef class Scheduler:
             if head.f:
                 link = Link()
                 link.peer = head.f
-                p.more().links[parent] = link
+                p.put_link(parent, link)
                 self.tie(p, parent)
             if head.d:
-                p.more().watchers[new_ref(head.d, head.e)] = parent
+                p.put_watcher(new_ref(head.d, head.e), parent)
                 self.tie(p, parent)
         self.enqueue(p)
         held = self.unborn.pop(head.a, None)
@@ -1041,6 +1080,7 @@ cdef class Scheduler:
         cdef Link link
         cdef Pid other
         cdef Ref ref
+        cdef Process caller
         cdef Extra extra = p.extra
         cdef bint has_stack
         cdef int flags
@@ -1049,8 +1089,10 @@ cdef class Scheduler:
         p.pid.process = None
         if p.flags & SYSTEM:
             self.system_processes -= 1
+        self.show_count()
         p.flags |= EXITING
         self.disarm(p)
+        self.leave(p)
         if extra is not None:
             reason = self.clean_reason(reason)
             p.extra = None
@@ -1066,13 +1108,16 @@ cdef class Scheduler:
                 self.exit_signal(other, p.pid, reason, flags, link.peer)
             for ref, other in list(extra.watchers.items()):
                 self.send_down(other, ref, p.pid, reason)
-            if extra.callers is not None:
-                for lo, waiting in list(extra.callers.items()):
-                    self.requests.pop(lo, None)
-                    self.settle(<Process>waiting, lo, (False, reason))
-            for e in extra.tied:
+            for e in extra.tied or ():
                 if self.ties[e] is not None:
                     (<set>self.ties[e]).discard(p)
+        if p.callers is not None:
+            if extra is None:
+                reason = self.clean_reason(reason)
+            while p.callers is not None:
+                caller = p.callers
+                self.leave(caller)
+                self.settle(caller, caller.awaited, REFUSED, reason)
         killed = type(reason) is str and reason == KILLED       # its == may be user code
         if p.kind == GUEST:
             self.segment.set_load(self.endpoint, 0, 0)
@@ -1105,7 +1150,9 @@ cdef class Scheduler:
             self.ties[e] = set()
         if p not in <set>self.ties[e]:
             (<set>self.ties[e]).add(p)
-            p.more().tied.append(e)
+            if p.more().tied is None:
+                p.extra.tied = []
+            p.extra.tied.append(e)
         return 0
 
     cdef bint gone(self, Pid other):
@@ -1123,7 +1170,7 @@ cdef class Scheduler:
         self.link_counter += 1
         link = Link()
         link.own = self.link_counter
-        p.more().links[other] = link
+        p.put_link(other, link)
         self.tie(p, other)
         if other.hi == self.hi:
             q = self.find(other.lo)
@@ -1132,7 +1179,7 @@ cdef class Scheduler:
                 link = <Link>q.more().links.get(p.pid)
                 if link is None:
                     link = Link()
-                    q.more().links[p.pid] = link
+                    q.put_link(p.pid, link)
                 link.own = link.peer = self.link_counter
                 return 0
             if not self.is_unborn(other.lo):
@@ -1157,12 +1204,12 @@ cdef class Scheduler:
             # Held for the unborn while its sender's endpoint died: that death has fired already, without this link.
             link = Link()
             link.peer = link_id
-            p.more().links[other] = link
+            p.put_link(other, link)
             return self.take_exit(p, other, WorkerDown(hi_endpoint(other.hi)), BY_LINK, link_id)
         link = <Link>p.more().links.get(other)
         if link is None:
             link = Link()
-            p.extra.links[other] = link
+            p.put_link(other, link)
             self.tie(p, other)
         link.peer = link_id
         return 0
@@ -1207,12 +1254,12 @@ cdef class Scheduler:
     cdef int add_monitor(self, Process p, Ref ref, Pid target) except -1:
         cdef Process q
         cdef pa_head head
-        p.more().monitors[ref] = target
+        p.put_monitor(ref, target)
         self.tie(p, target)
         if target.hi == self.hi:
             q = self.find(target.lo)
             if q is not None:
-                q.more().watchers[ref] = p.pid
+                q.put_watcher(ref, p.pid)
                 return 0
             if not self.is_unborn(target.lo):
                 return self.take_down(p, ref, target, NOPROC)
@@ -1234,7 +1281,7 @@ cdef class Scheduler:
             return self.send_down(watcher, ref, new_pid(self.hi, lo), NOPROC)
         if self.gone(watcher):
             return 0
-        p.more().watchers[ref] = watcher
+        p.put_watcher(ref, watcher)
         self.tie(p, watcher)
         return 0
 
@@ -1285,11 +1332,8 @@ cdef class Scheduler:
         return self.put(hi_endpoint(watcher.hi), hi_incarnation(watcher.hi), DOWN, 0, &head, 40, data, False)
 
     cdef int take_down(self, Process p, Ref ref, Pid target, object reason) except -1:
-        if ref.hi == self.hi:
-            asked = self.requests.pop(ref.lo, None)
-            if asked is not None:       # the monitor of a call
-                self.settle(<Process>asked[0], ref.lo, (False, reason))
-                return 0
+        if ref.lo == p.awaited and ref.hi == self.hi and not p.answered:       # the monitor of a call, or of a start
+            return self.settle(p, ref.lo, REFUSED, reason)
         # Exactly one Down per monitor (S4.3): the entry goes with it; none when it was taken off meanwhile.
         if p.extra is None or p.extra.monitors.pop(ref, None) is None:
             return 0
@@ -1358,10 +1402,11 @@ cdef class Scheduler:
                             self.take_exit(p, other, reason, BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
                         else:
                             self.tie(p, other)
-        for lo, (asker, asked, asked_inc, _) in list(self.requests.items()):
-            if asked == e and asked_inc <= inc:
-                del self.requests[lo]
-                self.settle(<Process>asker, lo, (False, reason))
+        for asked in (self.requests, self.calls):
+            for lo, (asker, where, asked_inc) in list(asked.items()):
+                if where == e and asked_inc <= inc:
+                    del asked[lo]
+                    self.settle(<Process>asker, lo, REFUSED, reason)
         return 0
 
     # ------------------------------------------------------------------ requests to another endpoint
@@ -1386,68 +1431,127 @@ cdef class Scheduler:
         head.b = ref.lo
         head.c = p.pid.hi
         head.d = p.pid.lo
-        self.requests[ref.lo] = (p, e, inc, False)
+        self.requests[ref.lo] = (p, e, inc)
         p.awaited = ref.lo
-        p.reply = None
+        p.answered = 0
         try:
             if unborn:
                 self.unborn.setdefault(unborn, []).append((REQUEST, 0, 0, (<char *>&head)[:32] + data))
             else:
                 self.put(e, inc, REQUEST, 0, &head, 32, data, False)
-            if timeout >= 0:
-                self.arm(p, timeout)
-            while p.reply is None and not p.timed_out:
-                self.block(p, REPLY)
+            if not self.await_answer(p, timeout):
+                return NOT_FOUND
+            if p.answered == GIVEN:
+                return p.reply
+            if isinstance(p.reply, BaseException):
+                raise p.reply
+            raise NoProc(f"worker {e} died before it answered", reason=p.reply)
         finally:
-            self.disarm(p)
             self.requests.pop(ref.lo, None)
-            p.awaited = 0
-            reply = p.reply
-            p.reply = None
-        if reply is None:
-            return NOT_FOUND
-        ok, value = reply
-        if ok is True:
-            return value
-        if isinstance(value, BaseException):
-            raise value
-        raise NoProc(f"worker {e} died before it answered", reason=value)
+            self.end_wait(p, None, None)
 
-    cdef object call(self, Process p, Pid to, object request, double timeout):
-        """Send `("$gen_call", (own pid, ref), request)` and wait for what is sent to `ref` (OTP: gen:call/4).
+    cdef int await_answer(self, Process p, double timeout) except -1:
+        """Wait for what `p.awaited` says; `timeout` s at most, for ever if it is negative. GIVEN or REFUSED, then `p.reply` has it; 0: too late."""
+        if p.answered:
+            return p.answered
+        if timeout >= 0:
+            self.arm(p, timeout)
+        while not p.answered and not p.timed_out:
+            self.block(p, REPLY)
+        return p.answered
 
-        (True, the answer, which may be Encoded), (False, the reason of the other's end), or None when it is too late: what comes then
-        is dropped. A call of this endpoint costs its receiver an entry in `callers`; one across is a monitor and a message.
+    cdef int settle(self, Process p, uint64_t lo, int how, object value) except -1:
+        """Hand the answer with the reference `lo` to `p`, if it waits for that one still."""
+        if lo and p.awaited == lo and not p.answered:
+            p.answered = <uint8_t>how
+            p.reply = value
+            if p.state == BLOCKED and p.wait == REPLY:
+                self.enqueue(p)
+        return 0
+
+    # ------------------------------------------------------------------ calls
+
+    cdef int begin_wait(self, Process p, Process q, Pid to, Ref ref) except -1:
+        """From here on an answer with `ref` is `p`'s, and so is the end of `q`, or, where it isn't of this endpoint, of `to`."""
+        p.awaited = ref.lo
+        p.answered = 0
+        if q is not None:
+            p.asked = q
+            p.former_caller = None
+            p.next_caller = q.callers
+            if q.callers is not None:
+                q.callers.former_caller = p
+            q.callers = p
+        elif to.hi != self.hi:
+            self.calls[ref.lo] = (p, hi_endpoint(to.hi), hi_incarnation(to.hi))
+        return 0
+
+    cdef void leave(self, Process p) noexcept:
+        """`p` is no caller of anybody's any more."""
+        cdef Process q = p.asked, following = p.next_caller
+        if q is None:
+            return
+        p.asked = p.next_caller = None
+        if following is not None:
+            following.former_caller = p.former_caller
+        if p.former_caller is not None:
+            p.former_caller.next_caller = following
+            p.former_caller = None
+        else:
+            q.callers = following
+
+    cdef int end_wait(self, Process p, Ref ref, Pid to) except -1:
+        """Undo what a wait has set. ref, to: of one that is monitored by MONITOR, or None."""
+        cdef bint ended = p.answered == REFUSED
+        if p.timer is not None or p.timed_out:
+            self.disarm(p)
+        p.awaited = 0
+        p.answered = 0
+        p.reply = None
+        if p.asked is not None:
+            self.leave(p)
+        elif ref is not None:
+            self.calls.pop(ref.lo, None)
+            if to is not None and not ended:
+                self.forget_monitor(ref, to)
+        return 0
+
+    cdef int call(self, Process p, Pid to, object request, double timeout) except -1:
+        """Send `("$gen_call", (own pid, ref), request)` and wait for the answer with `ref` (OTP: gen:call/4).
+
+        GIVEN: `p.reply` is the answer, which may be Encoded; REFUSED: the reason of the other's end; 0: it is too late, and what
+        comes then is dropped. Whoever has read `p.reply` sets it to None. A call of this endpoint costs its receiver a place in a chain;
+        one across is a monitor and a message.
         """
         cdef Ref ref
         cdef Process q = None
-        cdef uint64_t lo
         cdef pa_head head
         cdef bytes data = None
         cdef bint here = to.hi == self.hi
+        cdef int answered
         self.ref_counter += 1
-        lo = self.ref_counter
-        ref = new_ref(self.hi, lo)
+        ref = new_ref(self.hi, self.ref_counter)
         if here:
-            q = self.find(to.lo)
+            q = <Process>to.process
+            if q is None:
+                q = self.find(to.lo)
             if q is None and not self.is_unborn(to.lo):
-                return False, NOPROC
+                p.reply = NOPROC
+                return REFUSED
         elif self.gone(to):
-            return False, NOPROC
+            p.reply = NOPROC
+            return REFUSED
         if q is not None:
             # Where it has to be unpickled, the receiver does that, on its own stack: see `opened`.
             body = (CALL, (p.pid, ref), self.codec.isolate(request))
             if q.state == DEAD or q.flags & EXITING:        # isolating runs user code
-                return False, NOPROC
-            if q.more().callers is None:
-                q.extra.callers = {}
-            q.extra.callers[lo] = p
+                p.reply = NOPROC
+                return REFUSED
         else:
             data = self.codec.encode(request)
-            data = (<char *>&p.pid.hi)[:8] + (<char *>&p.pid.lo)[:8] + (<char *>&ref.hi)[:8] + (<char *>&lo)[:8] + data
-        self.requests[lo] = (p, hi_endpoint(to.hi), hi_incarnation(to.hi), True)
-        p.awaited = lo
-        p.reply = None
+            data = (<char *>&p.pid.hi)[:8] + (<char *>&p.pid.lo)[:8] + (<char *>&ref.hi)[:8] + (<char *>&ref.lo)[:8] + data
+        self.begin_wait(p, q, to, ref)
+        value = None
         try:
             if q is not None:
                 self.deliver(q, body)
@@ -1464,39 +1568,34 @@ cdef class Scheduler:
                 else:
                     self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MONITOR, 0, &head, 40, None, False)
                     self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL, &to.lo, 8, data, True)
-            if timeout >= 0:
-                self.arm(p, timeout)
-            while p.reply is None and not p.timed_out:
-                self.block(p, REPLY)
+            answered = self.await_answer(p, timeout)
+            value = p.reply
         finally:
-            self.disarm(p)
-            p.awaited = 0
-            answer = p.reply
-            p.reply = None
-            self.requests.pop(lo, None)
-            if q is not None:
-                if q.extra is not None and q.extra.callers is not None:
-                    q.extra.callers.pop(lo, None)
-            elif answer is None or answer[0] is True:
-                self.forget_monitor(ref, to)
-        return answer
+            self.end_wait(p, ref, to if q is None else None)
+        p.reply = value
+        return answered
 
-    cdef int reply(self, Ref ref, object value) except -1:
-        """Answer the call that made `ref`, from any process; too late, or twice: dropped."""
-        if ref.hi == self.hi and ref.lo in self.requests:
+    cdef int reply(self, Pid to, Ref ref, object value) except -1:
+        """Answer the call that `to` has made with `ref`, from any process; too late, or twice: dropped."""
+        cdef Process p
+        cdef pa_head head
+        cdef bytes data
+        if to.hi == self.hi:
             value = self.codec.isolate(value)
-            asked = self.requests.pop(ref.lo, None)
-            if asked is not None:
-                self.settle(<Process>asked[0], ref.lo, (True, value))
+            p = <Process>to.process
+            if p is None:
+                p = self.find(to.lo)
+            if p is not None and ref.hi == self.hi:
+                self.settle(p, ref.lo, GIVEN, value)
             return 0
-        return self.send_ref(ref, value)
+        data = self.codec.encode(value)
+        if hi_nonce(to.hi) != self.segment.nonce:
+            return 0
+        head.a = to.lo
+        head.b = ref.lo
+        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ANSWER, 0, &head, 16, data, True)
 
-    def settle(self, Process p, uint64_t lo, reply):
-        """Hand the answer of request `lo` to the process that waits for it."""
-        if p.awaited == lo and p.reply is None:
-            p.reply = reply
-            if p.state == BLOCKED and p.wait == REPLY:
-                self.enqueue(p)
+    # ------------------------------------------------------------------ answers to other endpoints
 
     cdef int answer(self, Record *r) except -1:
         cdef pa_head head
@@ -1515,7 +1614,7 @@ cdef class Scheduler:
         if head.a == self.hi:
             asked = self.requests.pop(head.b, None)
             if asked is not None:
-                self.settle(<Process>asked[0], head.b, reply)
+                self.settle(<Process>asked[0], head.b, GIVEN if reply[0] else REFUSED, reply[1])
             return 0
         try:
             data = self.codec.encode(reply)
@@ -1735,7 +1834,7 @@ cdef class Scheduler:
 
     cdef int arm(self, Process p, double seconds) except -1:
         """Let `p` be woken after `seconds`; sets `timed_out` then."""
-        cdef Timer timer = Timer()
+        cdef Timer timer = Timer.__new__(Timer)
         cdef double ns = seconds * 1e9
         timer.wakes = True
         timer.target = p
@@ -2158,10 +2257,14 @@ cdef class Scheduler:
             self.current = p
         return 0
 
+    cdef void show_count(self) noexcept:
+        """Tell who places processes how many live here: at each birth and end, so that what has been heard of is counted already."""
+        self.segment.set_load(self.endpoint, <uint32_t>(len(self.table) - self.system_processes), <uint32_t>self.queue_length)
+
     cdef int show_load(self) except -1:
         """Tell the root how much there is to do here, and that this endpoint turns."""
         cdef uint32_t e = self.endpoint
-        self.segment.set_load(e, <uint32_t>self.process_count, <uint32_t>self.queue_length)
+        self.show_count()
         self.segment.set_progress(e, self.handled, self.turn + self.ticks)
         # What was to end is ending; what still unwinds has to come to its end in time (S1.10).
         self.segment.set_end_due(e, self.exiting > 0 or self.stopping > 0)
@@ -2216,28 +2319,34 @@ cdef class Scheduler:
         cdef uint64_t lo
         self.ref_counter += 1
         lo = self.ref_counter
-        self.requests[lo] = (p, self.endpoint, self.incarnation, False)
+        self.requests[lo] = (p, self.endpoint, self.incarnation)
         p.awaited = lo
-        p.reply = None
+        p.answered = 0
         try:
             self.threads.submit(lo, function, args, kwargs)
-            while p.reply is None:
-                self.block(p, REPLY)
+            if self.await_answer(p, -1) == GIVEN:
+                return p.reply
+            raise p.reply
         finally:
             self.requests.pop(lo, None)
-            p.awaited = 0
-            reply = p.reply
-            p.reply = None
-        ok, value = reply
-        if ok:
-            return value
-        raise value
+            self.end_wait(p, None, None)
 
     def finish_offload(self, uint64_t lo, reply):
         """A thread has ended the call `lo`: (True, its result) or (False, its exception)."""
         asked = self.requests.pop(lo, None)
         if asked is not None:
-            self.settle(<Process>asked[0], lo, reply)
+            self.settle(<Process>asked[0], lo, GIVEN if reply[0] else REFUSED, reply[1])
+
+    cdef int may_act(self) except -1:
+        """Whoever acts here, a process or the runtime on its own account, may: raises what is to end it. One operation of its slice."""
+        cdef Process p = self.current
+        if p is not None:
+            if p.pending is not None:
+                self.check(p)
+            if self.lost is not None and p.kind == GUEST:
+                raise NotRunning(self.lost)
+            self.spend(p)
+        return 0
 
     cdef int spend(self, Process p) except -1:
         """One API operation: after enough of them the process gives way, so a chatty one starves nobody."""
@@ -2372,9 +2481,9 @@ cdef class Scheduler:
             elif self.admits("crash"):
                 reason = Crash.from_exception(error)
                 self.report("crash", self.crash_facts(p, reason), True)
-            elif p.extra is not None:
+            elif p.extra is not None or p.callers is not None:
                 reason = Crash.from_exception(error)
-            # else nobody sees why: no links, no monitors, and no report any more in this second
+            # else nobody sees why: no links, no monitors, no calls, and no report any more in this second
             error = None
         context = pa_take_context()
         if done:
@@ -2496,6 +2605,7 @@ cdef class Scheduler:
     cdef bint turn_callback(self, Process p) except -1:
         """Handle waiting messages of a callback process. True: it has ended."""
         cdef int left = CALLBACK_BUDGET
+        cdef Handler handler = <Handler>p.body if isinstance(p.body, Handler) else None
         while p.first is not None and left:
             left -= 1
             body = p.unlink(None, p.first)
@@ -2508,7 +2618,7 @@ cdef class Scheduler:
                     self.unreadable(p, body, error)
                     continue
             self.handled += 1
-            if p.body(body) is True:
+            if handler.handle(body) if handler is not None else p.body(body) is True:
                 return True
             if p.pending is not None:
                 self.check(p)
@@ -2684,14 +2794,17 @@ cdef class Scheduler:
             memcpy(&lo, r.body, 8)
             asked = self.requests.pop(lo, None)
             if asked is not None:
-                if asked[3]:
-                    # Its receiver decodes it: what is in there may be user code.
-                    self.settle(<Process>asked[0], lo, (True, self.codec.receive(r.body + 8, r.size - 8)))
-                else:
-                    self.settle(<Process>asked[0], lo, self.codec.decode(r.body + 8, r.size - 8))
-                return 0
+                reply = self.codec.decode(r.body + 8, r.size - 8)
+                return self.settle(<Process>asked[0], lo, GIVEN if reply[0] else REFUSED, reply[1])
             if lo in self.aliases:
                 self.take_alias(lo, self.codec.receive(r.body + 8, r.size - 8))
+            return 0
+        if kind == ANSWER:
+            memcpy(&head, r.body, 16)
+            p = self.find(head.a)
+            if p is not None and p.awaited == head.b:
+                # Its receiver decodes it: what is in there may be user code.
+                self.settle(p, head.b, GIVEN, self.codec.receive(r.body + 16, r.size - 16))
             return 0
         if kind == SPAWN:
             return self.birth(r)

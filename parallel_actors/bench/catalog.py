@@ -95,6 +95,15 @@ PARTS: tuple[Part, ...] = (
     _memory(1, Row("memory_async", "B", at_most(0.4)), "memory_process"),
     _memory(0, Row("memory_def", "B", at_most(3)), "memory_process"),
     Part(
+        "memory",
+        (Row("memory_actor", "B", at_most(0.3)),),
+        processes.memory_actor,
+        {"count": 50_000},
+        {"count": 5_000},
+        beam=("memory_supervised", "count"),
+        fresh=True,
+    ),
+    Part(
         "spawn",
         (Row("spawn", "s", at_most(1)),),
         processes.spawn_all,
@@ -143,9 +152,25 @@ PARTS: tuple[Part, ...] = (
         beam=("cast", "count"),
     ),
     Part(
+        "cast",
+        (Row("cast_typed", "1/s", at_least(0.7)),),
+        messages.cast_typed,
+        {"count": 1_000_000, "worker": 0},
+        {"count": 100_000},
+        beam=("cast", "count"),
+    ),
+    Part(
         "call",
         (Row("call", "1/s", at_least(1)),),
         messages.call,
+        {"count": 200_000},
+        {"count": 20_000},
+        beam=("call", "count"),
+    ),
+    Part(
+        "call",
+        (Row("call_typed", "1/s", at_least(1)),),
+        messages.call_typed,
         {"count": 200_000},
         {"count": 20_000},
         beam=("call", "count"),
@@ -341,5 +366,3 @@ PARTS: tuple[Part, ...] = (
 )
 
 NAMES: tuple[str, ...] = tuple(dict.fromkeys(part.name for part in PARTS))
-
-# What can't be measured before there is a GenServer and a supervisor.

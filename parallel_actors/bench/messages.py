@@ -9,12 +9,14 @@ from typing import Any
 
 import parallel_actors as pa
 from parallel_actors.bench.figures import percentile
-from parallel_actors.bench.server import server
+from parallel_actors.bench.server import TypedCounter, server
 
 __all__ = [
     "SHAPES",
     "call",
+    "call_typed",
     "cast",
+    "cast_typed",
     "cross_call",
     "cross_call_asleep",
     "fan_in",
@@ -126,6 +128,31 @@ def cast(count: int, worker: int) -> list[float]:
     for _ in range(count):
         pa.cast(to, "inc")
     arrived = pa.call(to, "get", timeout=None)
+    seconds = clock() - began
+    pa.exit(to, "kill")
+    if arrived != count:
+        raise RuntimeError(f"expected {count} casts to arrive, got {arrived}")
+    return [count / seconds]
+
+
+def call_typed(count: int) -> list[float]:
+    """As `call`, to a typed actor."""
+    to = pa.start(TypedCounter)
+    began = clock()
+    for _ in range(count):
+        to.ping()
+    seconds = clock() - began
+    pa.exit(to, "kill")
+    return [count / seconds]
+
+
+def cast_typed(count: int, worker: int) -> list[float]:
+    """As `cast`, to a typed actor."""
+    to: TypedCounter = pa.options(worker=worker).start(TypedCounter)
+    began = clock()
+    for _ in range(count):
+        to.inc()
+    arrived = to.get.options(timeout=None)()
     seconds = clock() - began
     pa.exit(to, "kill")
     if arrived != count:

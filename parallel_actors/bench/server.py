@@ -1,4 +1,4 @@
-"""The server of the benchmarks: a GenServer that counts. `beam/bench.erl` has the same one."""
+"""The servers of the benchmarks: one that counts, as a GenServer and as a typed actor; `beam/bench.erl` has it too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import parallel_actors as pa
 
-__all__ = ["Counter", "server"]
+__all__ = ["Counter", "TypedCounter", "server"]
 
 
 class Counter(pa.GenServer):
@@ -20,6 +20,25 @@ class Counter(pa.GenServer):
 
     def handle_cast(self, request: str, state: int) -> Any:
         return pa.NoReply(state + 1)
+
+
+class TypedCounter(pa.Actor):
+    """The same as a typed actor."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    @pa.call
+    def ping(self) -> str:
+        return "pong"
+
+    @pa.call
+    def get(self) -> int:
+        return self.n
+
+    @pa.cast
+    def inc(self) -> None:
+        self.n += 1
 
 
 def server(worker: int = 0) -> pa.Pid:

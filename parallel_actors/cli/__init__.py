@@ -4,7 +4,8 @@
 libraries.
 
     app.py      the commands and their options (typer)
-    run.py      `run`: from the command line to the root
+    plain.py    `run` as it is mostly written, without typer
+    run.py      `run`: from its options to the root
     target.py   what `run` runs: read and checked here, loaded in a worker
     doctor.py   `doctor`
 
@@ -13,6 +14,8 @@ libraries.
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -24,6 +27,13 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
     `args` replaces `sys.argv[1:]`. It ends in SystemExit in every case.
     """
+    from parallel_actors.cli.plain import run_plainly
+
+    code = run_plainly(sys.argv[1:] if args is None else args)
+    if code is not None:
+        if args is None:  # this OS process is the command: it has its exit code, which no Ctrl-C changes any more
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(code)
     from parallel_actors.cli.app import app
 
     app(args=args, prog_name="parallel-actors")

@@ -18,9 +18,8 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from pathlib import Path
@@ -89,8 +88,8 @@ def _find_file(place: str, function: str) -> Target:
         raise UsageError(f"expected a .py file, got {place!r}; a module is written package.module")
     if not path.is_file():
         nearby = [entry.name for entry in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        near = get_close_matches(path.name, nearby, n=1)
-        hint = f"did you mean {os.path.join(os.path.dirname(place), near[0])}?" if near else f"looked in {path.parent}"
+        near = _nearest(path.name, nearby)
+        hint = f"did you mean {os.path.join(os.path.dirname(place), near)}?" if near else f"looked in {path.parent}"
         raise UsageError(f"expected a file that exists, got {place!r}; {hint}")
     name = path.stem
     if taken := _why_taken(name):
@@ -169,8 +168,8 @@ def _check_function(path: Path, function: str) -> None:
     names = set(_bound_names(ast.parse(source, str(path)).body))
     if function in names or names & {"*", "__getattr__"}:
         return
-    if near := get_close_matches(function, names, n=1):
-        hint = f"did you mean {path.name}:{near[0]}?"
+    if near := _nearest(function, names):
+        hint = f"did you mean {path.name}:{near}?"
     elif function == DEFAULT_FUNCTION:
         hint = f"define `def {DEFAULT_FUNCTION}() -> None:`, or name another function as {path.name}:FUNCTION"
     else:
@@ -190,6 +189,12 @@ def _bound_names(body: Sequence[ast.AST]) -> Iterator[str]:
             yield node.id
         elif not isinstance(node, ast.Lambda):
             yield from _bound_names(list(ast.iter_child_nodes(node)))
+
+
+def _nearest(name: str, names: Iterable[str]) -> str | None:
+    from difflib import get_close_matches  # only a mistake needs it
+
+    return next(iter(get_close_matches(name, list(names), n=1)), None)
 
 
 # --- in the worker ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from parallel_actors.config import Options
+from parallel_actors.root import forkserver
 from parallel_actors.root.node import Root
 from parallel_actors.workers import boot
 from parallel_actors.workers.segment import Segment
@@ -25,6 +26,7 @@ def main(argument: str) -> None:
     told = json.loads(argument)
     # Our own process group: a Ctrl-C in the terminal is the launching program's, which tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    forkserver.fork_first()
     boot.call_process(told["options"]["name"], "root")
     segment = Segment.attach(told["memfd"], told["eventfds"])
     if told["log"] is not None:

@@ -19,10 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from multiprocess import forkserver, reduction, resource_tracker, util
+from multiprocess import reduction
 from multiprocess.context import ForkServerContext
 
 from parallel_actors.config import Options, cpu_quota
+from parallel_actors.root import forkserver
 from parallel_actors.root.console import Console
 from parallel_actors.workers import boot
 from parallel_actors.workers.limit import ReportLimit
@@ -47,7 +48,6 @@ _STUCK = 2.0
 # Seconds that a worker looks at its rings before it sleeps. A message between two that are awake takes a third of a
 # microsecond, one that has to wake its receiver some fifteen.
 _SPIN = 20e-6
-_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Root:
         main = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")
         try:
-            self._start_forkserver()
+            forkserver.ensure_running()
             for index in range(self.options.workers):
                 self._start_worker(index)
             self.scheduler.every(_TICK, ("tick",))
@@ -148,25 +148,6 @@ class Root:
         finally:
             sys.modules["__main__"] = main
             self._close()
-
-    def _start_forkserver(self) -> None:
-        for variable in _BLAS:
-            os.environ.setdefault(variable, "1")
-        forkserver.set_forkserver_preload(["parallel_actors.workers.boot"])
-        # `python -c` looks for modules in the current directory first: a user's dill.py there, or our own sources in
-        # a clone, would
-        # be imported instead of the real ones. Workers get their sys.path from us, not from the forkserver.
-        flags = util._args_from_interpreter_flags()
-        if "-P" not in flags:
-            util._args_from_interpreter_flags = lambda: [*flags, "-P"]
-        # First, since it unblocks SIGINT when it has started.
-        resource_tracker.ensure_running()
-        # Forkserver and workers inherit the mask: Ctrl-C is nobody's but ours, also in a worker's first moments.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call `callback` whenever `fd` is readable."""
@@ -247,7 +228,7 @@ class Root:
         if code is not None:
             worker.process.close()
         # The forkserver was killed: nobody can tell how its children end.
-        cause = CAUSE_UNKNOWN if code is None or (code == 255 and not _forkserver_alive()) else code
+        cause = CAUSE_UNKNOWN if code is None or (code == 255 and not forkserver.alive()) else code
         del self.workers[worker.index]
         os_pid = self.segment.os_pid(worker.index)
         self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN)
@@ -390,7 +371,7 @@ class Root:
             self._alone.close()
         # Who has asked for it twice wants it now.
         self.console.close(5.0 if self.stop_phase < 2 else 0.5)
-        _end_helpers()
+        forkserver.end()
 
 
 class Inherited:
@@ -401,24 +382,6 @@ class Inherited:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return boot.inherit, (reduction.DupFd(self.fd),)
-
-
-def _forkserver_alive() -> bool:
-    pid = forkserver._forkserver._forkserver_pid
-    if pid is None:
-        return False
-    with contextlib.suppress(ChildProcessError):
-        # Not waited for: `multiprocess` does that when it starts the next one.
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    return False
-
-
-def _end_helpers() -> None:
-    """End the forkserver and the resource tracker now, not some milliseconds after us: a stop leaves nothing behind."""
-    with contextlib.suppress(ChildProcessError):
-        forkserver._forkserver._stop()
-    with contextlib.suppress(ChildProcessError):
-        resource_tracker._resource_tracker._stop()
 
 
 def _describe(cause: int) -> str:

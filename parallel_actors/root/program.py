@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from parallel_actors.config import Options
+from parallel_actors.root import forkserver
 from parallel_actors.root.node import Root
 from parallel_actors.workers import api
 from parallel_actors.workers.reasons import Crash, Down, Shutdown
@@ -121,6 +122,5 @@ def run_program(target: Target, args: list[str], options: Options) -> int:
     # Before the workers start: so each of them can import the program's modules by name.
     if target.directory not in sys_path:
         sys_path.insert(0, target.directory)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    forkserver.fork_first()
     return _Program(target, args, options, sys_path).run()

@@ -50,6 +50,9 @@ answer() -> receive {answer, X} -> X end.
 init(supervisor) ->
     {ok, {#{intensity => 1000000000, period => 5},
           [#{id => child, start => {gen_server, start_link, [{local, bench_child}, ?MODULE, 0, []]}}]}};
+init(crowd) ->
+    {ok, {#{strategy => simple_one_for_one},
+          [#{id => child, restart => permanent, start => {gen_server, start_link, [?MODULE, 0, []]}}]}};
 init(N) -> {ok, N}.
 handle_call(ping, _, N) -> {reply, pong, N};
 handle_call(get, _, N) -> {reply, N, N}.
@@ -93,6 +96,9 @@ resident() ->
 
 memory_process(N) -> memory(N, fun() -> wait_idle(spawn_idle(N, none)) end).
 memory_server(N) -> memory(N, fun() -> lists:foreach(fun(_) -> server(0) end, lists:seq(1, N)) end).
+memory_supervised(N) ->
+    {ok, S} = supervisor:start_link(?MODULE, crowd),
+    memory(N, fun() -> lists:foreach(fun(_) -> {ok, P} = supervisor:start_child(S, []), pong = gen_server:call(P, ping) end, lists:seq(1, N)) end).
 %% The only run of its machine: what it made stays.
 memory(N, Make) ->
     Before = resident(),
