@@ -244,7 +244,8 @@ def test_many_at_once(me: pa.Pid) -> None:
 def test_the_first_failure_of_many_is_told_at_once(me: pa.Pid) -> None:
     """Found: it waited for those before it, which never end here."""
     for reason in ("gone", "normal"):
-        slow, failing = pa.Task.async_(ask_and_return, me), pa.Task.async_(leave, reason)
+        slow: pa.Task[Any] = pa.Task.async_(ask_and_return, me)
+        failing: pa.Task[Any] = pa.Task.async_(leave, reason)
         with pytest.raises(pa.RemoteError, match=f"ended: {reason}") as caught:
             pa.Task.await_many([slow, failing], WAIT)
         assert caught.value.target == failing.pid
@@ -256,7 +257,8 @@ def test_the_first_failure_of_many_is_told_at_once(me: pa.Pid) -> None:
 
 @contract("S8.5", partly=True)
 def test_many_share_one_time(me: pa.Pid) -> None:
-    slow, quick = pa.Task.async_(ask_and_return, me), pa.Task.async_(double, 1)
+    slow: pa.Task[Any] = pa.Task.async_(ask_and_return, me)
+    quick: pa.Task[Any] = pa.Task.async_(double, 1)
     with pytest.raises(pa.CallTimeout) as caught:
         pa.Task.await_many([slow, quick], 0.01)
     assert caught.value.elapsed == 0.01
