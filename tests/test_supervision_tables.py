@@ -438,12 +438,13 @@ def test_a_child_that_unlinks_itself_is_stopped(me: pa.Pid) -> None:
     for kind in kinds:
         supervisor = start() if kind is pa.Supervisor else pa.DynamicSupervisor.start_link()
         for how in ("terminate_child", "stop"):
-            pid: Any = kind.start_child(supervisor, pa.child(unlink_and_wait, me, id=how))
+            pid: Any = kind.start_child(supervisor, pa.child(unlink_and_wait, me, id=how, shutdown="infinity"))
             assert up("loose") == pid
             if how == "stop":
                 pa.stop(supervisor, "shutdown", timeout=WAIT)
             else:
-                kind.terminate_child(supervisor, how if kind is pa.Supervisor else pid)
+                told = pa.call(supervisor, ("terminate_child", how if kind is pa.Supervisor else pid), WAIT)
+                assert told == ("ok", None)
             assert not pa.is_alive(pid)
 
 
