@@ -9,17 +9,18 @@ What `DynamicSupervisor` shares with it stands here too: specs, counting, starti
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import random
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from parallel_actors.gen_server import GenServer, NoReply, Ok, Reply, Stop, call
+from parallel_actors.gen_server import IGNORE, GenServer, NoReply, Ok, Reply, Stop, call
 from parallel_actors.process import is_whole, options
 from parallel_actors.workers import api
 from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, StartError
@@ -95,6 +96,8 @@ def child(
     Args:
         target: a class or module as for `start_link`; a function is spawned as the body of a raw process.
         args, kwargs: for `init`, or for the function. Kept by the supervisor: a restart begins with the same.
+            A keyword `timeout`, for a class or module, is the time in seconds that its `init` has at each start: one
+            that hangs there keeps the supervisor waiting.
         id: what the supervisor knows it by, unique among its children; by default its name, else the target's.
         name: registered for each of its lives.
         worker: the number of the worker to live on; by default the least loaded one, at each start.
@@ -262,7 +265,7 @@ def check_end(pid: Pid, spec: ChildSpec, reason: object) -> None:
         return  # the whole system stops, and its worker had nothing left to do before we asked
     fine = {"killed" if spec.shutdown == "brutal_kill" else "shutdown", "noproc"}
     if spec.restart != "permanent":
-        fine.add("normal")
+        fine |= {"normal", "shutdown"}
     if not (isinstance(reason, Shutdown) or (isinstance(reason, str) and reason in fine)):
         report("shutdown_error", pid, spec, reason)
 
@@ -315,10 +318,36 @@ def attempt_in(message: Any) -> int:
     return 0
 
 
+def _checked(result: Any, title: str) -> Any:
+    """What an `init` of one's own has returned, if a supervisor can live with it; else an end with the reason why."""
+    if result is IGNORE or isinstance(result, Stop) or hasattr(getattr(result, "state", None), "intensity"):
+        return result
+    got = f"expected {title}.init to return self.supervise(...), Stop or IGNORE, got {type(result).__qualname__}"
+    return Stop(("bad_return_value", got))
+
+
+async def _checked_later(result: Coroutine[Any, Any, Any], title: str) -> Any:
+    return _checked(await result, title)
+
+
 class Supervising(GenServer):
     """A request to a supervisor becomes a call of the method `do_<request>`; its errors go to the caller."""
 
     _is_supervisor = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A forgotten `return` in `init` would be a supervisor that supervises nothing, and says nothing of it."""
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("init")
+        if own is None:
+            return
+
+        @functools.wraps(own)
+        def init(self: Supervising, *args: Any, **kwargs: Any) -> Any:
+            result = own(self, *args, **kwargs)
+            return (_checked_later if type(result) is CoroutineType else _checked)(result, type(self).__qualname__)
+
+        cls.init = init  # type: ignore[method-assign, assignment]
 
     def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
         do = getattr(self, f"do_{request[0]}", None) if isinstance(request, tuple) and request else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
@@ -60,6 +60,15 @@ def run(ref: Ref, behalf: tuple[Pid, ...], function: Callable[..., Any], args: A
 
 async def _answer(ref: Ref, result: Coroutine[Any, Any, Any]) -> None:
     api.send(ref, (ref, await result))
+
+
+def ref_in(message: Any, waiting: Mapping[Ref, object]) -> Ref | None:
+    """Which of those that somebody waits for `message` is the answer or the end of."""
+    if type(message) is tuple:
+        found = message[0] if len(message) == 2 else None
+    else:
+        found = message.ref if type(message) is Down else None
+    return found if type(found) is Ref and found in waiting else None
 
 
 def run_alone(behalf: tuple[Pid, ...], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -145,31 +154,35 @@ class Task(Pending[T]):
         return None if answer is None else self._ended(answer)
 
     def shutdown(self, timeout: float | Literal["brutal_kill"] | None = 5.0) -> Done[T] | Failed | None:
-        """End it: its result if it came to one, `Failed` if it failed before, else None (Elixir: `Task.shutdown/2`).
+        """End it: its result if it came to one, else None (Elixir: `Task.shutdown/2`).
 
         Args:
             timeout: seconds from the exit signal `shutdown` to the kill; "brutal_kill": none; None: no kill.
+
+        Returns:
+            `Done(value)`; None where it ended as it was asked to; `Failed(reason)` where it ended otherwise: it had
+            failed before, its time was up ("killed"), or its end was known already ("noproc").
         """
         self._check_owner()
         api.unlink(self.pid)
         api.receive(Exit(self.pid, ANY), timeout=0, default=None)
-        answer = self._wait(0)
-        if answer is not None:
-            return self._ended(answer)
         kill = timeout == "brutal_kill"
-        watch = api.monitor(self.pid)  # of one that was waited for already, nothing else tells
-        try:
-            api.exit(self.pid, "kill" if kill else "shutdown")
-            answer = self._wait_or_end(watch, None if kill else cast("float | None", timeout))
-            if answer is None:
-                api.exit(self.pid, "kill")
-                answer = self._wait_or_end(watch, None)
-        finally:
-            api.demonitor(watch, flush=True)
+        answer = self._wait(0)
+        if answer is None:
+            watch = api.monitor(self.pid)  # of one that was waited for already, nothing else tells
+            try:
+                api.exit(self.pid, "kill" if kill else "shutdown")
+                answer = self._wait_or_end(watch, None if kill else cast("float | None", timeout))
+                if answer is None:
+                    api.exit(self.pid, "kill")
+                    answer = self._wait_or_end(watch, None)
+            finally:
+                api.demonitor(watch, flush=True)
         ended = self._ended(answer)
-        # An end that was asked for is no failure.
-        asked_for = isinstance(ended, Failed) and isinstance(ended.reason, str)
-        return None if asked_for and ended.reason in ("shutdown", "killed", "noproc") else ended  # type: ignore[union-attr]
+        # An end that was asked for is no failure; one that took the kill is.
+        wanted = "killed" if kill else "shutdown"
+        asked_for = isinstance(ended, Failed) and isinstance(ended.reason, str) and ended.reason == wanted
+        return None if asked_for else ended
 
     def ignore(self) -> Done[T] | Failed | None:
         """Let it run on by itself, unlinked: what it has ended with if it has, else None (Elixir: `Task.ignore/1`)."""
@@ -184,9 +197,44 @@ class Task(Pending[T]):
 
     @staticmethod
     def await_many(tasks: Iterable[Task[R]], timeout: float | None = 5.0) -> list[R]:
-        """The results of all, in order, within one time (Elixir: `Task.await_many/2`). Raises as `await_`."""
+        """The results of all, in order, within one time (Elixir: `Task.await_many/2`).
+
+        Raises as `await_`, for the first that fails, whichever that is. The others run on then, and their answers are
+        dropped; uncaught, it ends the caller, and them by their links.
+        """
+        wanted = list(tasks)
+        for each in wanted:
+            each._check_owner()
         until = None if timeout is None else time.monotonic() + timeout
-        return [each.await_(None if until is None else max(0.0, until - time.monotonic())) for each in tasks]
+        by_ref = {each.ref: each for each in wanted}
+        if until is None:
+            # Of one that was waited for already nothing comes any more, but the end of its process does.
+            by_ref |= {api.monitor(each.pid): each for each in wanted}
+        results: dict[Ref, R] = {}
+        try:
+            while any(each.ref not in results for each in wanted):
+                answer = api.receive(
+                    lambda message: ref_in(message, by_ref) is not None,
+                    timeout=None if until is None else max(0.0, until - time.monotonic()),
+                    default=None,
+                )
+                if answer is None:
+                    late = next(each for each in wanted if each.ref not in results)
+                    raise CallTimeout(
+                        f"task {late.pid!r} has no result after {timeout} s; {len(results)} of {len(wanted)} have one",
+                        target=late.pid,
+                        elapsed=timeout,
+                    )
+                each = by_ref[cast("Ref", ref_in(answer, by_ref))]
+                if each.ref not in results:
+                    results[each.ref] = each._result(answer)
+        finally:
+            for ref, each in by_ref.items():
+                if ref != each.ref:
+                    api.demonitor(ref, flush=True)
+                elif ref not in results:
+                    each._forget()
+        return [results[each.ref] for each in wanted]
 
     @staticmethod
     def yield_many(tasks: Iterable[Task[R]], timeout: float | None = 5.0) -> list[Done[R] | Failed | None]:
@@ -401,15 +449,9 @@ def _next_end(window: deque[_Item], running: dict[Ref, _Item], timeout: float | 
     first = min(running.values(), key=lambda each: each.until or 0.0) if timeout is not None else None
     seconds = None if first is None or first.until is None else max(0.0, first.until - time.monotonic())
 
-    def concerns_us(message: Any) -> bool:
-        if type(message) is tuple:
-            return len(message) == 2 and type(message[0]) is Ref and message[0] in running
-        return type(message) is Down and message.ref in running
-
-    answer = api.receive(concerns_us, timeout=seconds, default=None)
+    answer = api.receive(lambda message: ref_in(message, running) is not None, timeout=seconds, default=None)
     if answer is not None:
-        ref = answer.ref if isinstance(answer, Down) else answer[0]
-        each = running.pop(ref)
+        each = running.pop(cast("Ref", ref_in(answer, running)))
         each.ended = each.task._ended(answer)
         # Who traps exits would have as many of them in its mailbox as there are items.
         api.unlink(each.task.pid)

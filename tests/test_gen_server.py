@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -327,6 +328,34 @@ def test_init_may_ignore(node: pa.ActorSystem, here: int, there: int, kind: Any)
             assert starter.do(starting, kind, lambda: pa.IGNORE, how=how, worker=there, name="ignored") is None
     assert starter.do(mail) == []
     assert pa.whereis("ignored") is None
+
+
+@contract("S6.1", partly=True)
+@workers
+@kinds
+def test_hibernate_is_accepted(node: pa.ActorSystem, worker: int, kind: Any) -> None:
+    """It does nothing: a server that waits holds no stack."""
+    pid = doll(worker, lambda: pa.Ok(1, hibernate=True), kind)
+    assert pa.call(pid, lambda _, s: pa.Reply(s, s + 1, hibernate=True)) == 1
+    pa.cast(pid, lambda s: pa.NoReply(s + 1, hibernate=True))
+    pa.send(pid, lambda s: pa.NoReply(s + 1, hibernate=True, timeout=1000))
+    assert pa.call(pid, state_of) == 4
+
+
+@contract("S6.1", "S6.4", partly=True)
+@everywhere
+@kinds
+def test_the_last_reply_comes_when_terminate_has_run(node: pa.ActorSystem, here: int, there: int, kind: Any) -> None:
+    """Who has the answer finds the server's work done."""
+    careful = AsyncCareful if kind is AsyncDoll else Careful
+    for _ in range(10):
+        caller = place(here)
+        pid = doll(there, {"to": caller.pid}, careful)
+        assert caller.do(call_and_look, pid) == ("bye", [("terminate", "normal")])
+
+
+def call_and_look(pid: pa.Pid) -> tuple[object, list[object]]:
+    return pa.call(pid, lambda *_: pa.Stop("normal", reply="bye"), None), mail()
 
 
 class Default(pa.GenServer):
@@ -1001,6 +1030,39 @@ def test_a_reply_by_another_process(node: pa.ActorSystem, here: int, there: int,
     assert caller.do(mail) == []
 
 
+@contract("S6.4", "S6.3", partly=True)
+@everywhere
+def test_replies_to_the_wrong_party(node: pa.ActorSystem, here: int, there: int) -> None:
+    """An answer goes to the call that it names, by whomever; who is in another call, or in none, has nothing of it."""
+    callers, pid = [puppet(max(here, 0)), puppet(there)], doll(there, [])
+    for caller in callers:
+        asked = len(pa.call(pid, state_of))
+        caller.tell(call_and_tell, pa.self_(), pid, lambda from_, s: pa.NoReply([*s, from_]))
+        eventually(partial(is_longer, pid, asked), "it is asked")
+    one, other = pa.call(pid, state_of)
+    stranger = place(here)
+    # To nobody, though a process is named that waits for another answer; to the call, whatever process is named.
+    for from_ in ((one[0], pa.make_ref()), (other[0], pa.make_ref())):
+        stranger.do(pa.reply, from_, "nobody's")
+    stranger.do(pa.reply, (other[0], one[1]), "the one's")
+    assert get() == ("returned", "the one's")
+    stranger.do(pa.reply, one, "the other's")  # it isn't in this call any more
+    callers[0].tell(call_and_tell, pa.self_(), pid, lambda from_, s: pa.NoReply([*s, from_]))
+    eventually(partial(is_longer, pid, 2), "it is in another")
+    stranger.do(pa.reply, one, "the former's")
+    stranger.do(pa.reply, other, "the other's")
+    assert get() == ("returned", "the other's")
+    stranger.do(pa.reply, pa.call(pid, state_of)[2], "the latter's")
+    assert get() == ("returned", "the latter's")
+    assert [caller.do(mail) for caller in (*callers, stranger)] == [[], [], []]
+    assert pa.call(pid, lambda _, s: pa.Reply(len(s))) == 3
+
+
+def is_longer(pid: pa.Pid, than: int) -> bool:
+    """Whether the server's state is."""
+    return len(pa.call(pid, state_of)) > than
+
+
 @contract("S6.4", partly=True)
 @everywhere
 def test_a_reply_that_nobody_waits_for(node: pa.ActorSystem, here: int, there: int) -> None:
@@ -1538,6 +1600,25 @@ def test_a_time_out_is_cancelled_by_any_message(node: pa.ActorSystem, worker: in
     assert get() == "timeout"
     pa.call(quiet, state_of)
     assert set(mail()) <= {"timeout"}
+
+
+@contract("S6.5", partly=True)
+@workers
+@pytest.mark.parametrize("seconds", [0, 0.02])
+def test_a_time_out_outlives_questions_about_the_server(node: pa.ActorSystem, worker: int, seconds: float) -> None:
+    """Those of `sys_` aren't messages to it; while it is suspended, it waits."""
+    quiet = doll(worker, pa.self_(), Telling)
+    hold(quiet, lambda _: pa.NoReply(timeout=seconds))
+    asker = puppet(worker)
+    asker.tell(pa.sys_.get_state, quiet, None)
+    eventually(lambda: pa.process_info(quiet, "message_queue_len") == 1, "it is asked")
+    pa.send(quiet, "go on")
+    assert get() == "timeout"
+    pa.cast(quiet, lambda _: pa.NoReply(timeout=seconds))
+    pa.sys_.suspend(quiet)
+    pa.sys_.resume(quiet)
+    assert get() == "timeout"
+    assert mail() == []
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------

@@ -63,14 +63,17 @@ def test_a_task_gives_its_result_once(me: pa.Pid) -> None:
 
 @contract("S8.5", partly=True)
 def test_tasks_spread_over_the_workers(me: pa.Pid) -> None:
-    tasks = []
-    for _ in range(20):
+    tasks: list[pa.Task[None]] = []
+
+    def both_have_some() -> bool:
+        """Start one more. A worker shows its load when it has nothing to do: who starts many at once may see less."""
         tasks.append(pa.Task.async_(begin_and_park, me))
         assert pa.receive("begun", timeout=WAIT) == "begun"
-    found = {task.pid.worker for task in tasks}
+        return {task.pid.worker for task in tasks} == {0, 1}
+
+    eventually(both_have_some, "they are on both workers")
     for task in tasks:
         task.shutdown("brutal_kill")
-    assert found == {0, 1}
 
 
 @contract("S8.5")
@@ -119,8 +122,9 @@ def test_a_failure_is_told_with_its_reason(me: pa.Pid) -> None:
     assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.remote_traceback is not None
     assert isinstance(pa.receive(pa.Exit(task.pid, pa.ANY), timeout=WAIT).reason, pa.Crash)
-    with pytest.raises(pa.RemoteError, match="ended: gone"):
-        pa.Task.async_(leave, "gone").await_(WAIT)
+    for reason in ("gone", "normal"):
+        with pytest.raises(pa.RemoteError, match=f"ended: {reason}"):
+            pa.Task.async_(leave, reason).await_(WAIT)
     with pytest.raises(pa.RemoteError, match="lock"):
         pa.Task.async_(make_lock).await_(WAIT)  # a result that can't travel
     assert settled() == []
@@ -178,9 +182,21 @@ def test_shutdown_gives_a_result_that_came(me: pa.Pid) -> None:
         assert not pa.is_alive(task.pid)
     stubborn = pa.Task.async_(trap_and_park, me)
     assert pa.receive("trapping", timeout=WAIT) == "trapping"
-    assert stubborn.shutdown(0.01) is None
+    assert stubborn.shutdown(0.01) == pa.Failed("killed")
     assert not pa.is_alive(stubborn.pid)
     assert mail() == []
+
+
+@contract("S8.5", partly=True)
+@pytest.mark.parametrize("how", [WAIT, "brutal_kill"])
+@pytest.mark.parametrize("reason", ["normal", "shutdown", "killed", "gone"])
+def test_shutdown_of_one_that_has_ended_without_a_result(me: pa.Pid, how: Any, reason: str) -> None:
+    """Found: one that another had shut down was a failure here."""
+    task = pa.Task.async_(leave, reason)
+    eventually(lambda: not pa.is_alive(task.pid), "it has ended")
+    asked_for = reason == ("killed" if how == "brutal_kill" else "shutdown")
+    assert task.shutdown(how) == (None if asked_for else pa.Failed(reason))
+    assert settled() == []
 
 
 @contract("S8.5", partly=True)
@@ -193,10 +209,12 @@ def test_a_task_that_was_waited_for_can_still_be_shut_down(me: pa.Pid) -> None:
     assert not pa.is_alive(late.pid)
     done = pa.Task.async_(int)
     assert done.await_(WAIT) == 0
-    assert done.shutdown(WAIT) is None
+    assert done.shutdown(WAIT) == pa.Failed("noproc")
     assert done.yield_(None) == pa.Failed("noproc")
     with pytest.raises(pa.RemoteError, match="noproc"):
         done.await_(None)
+    with pytest.raises(pa.RemoteError, match="noproc"):
+        pa.Task.await_many([done], None)
     assert settled() == []
 
 
@@ -219,11 +237,42 @@ def test_an_ignored_task_runs_on_by_itself(me: pa.Pid) -> None:
 def test_many_at_once(me: pa.Pid) -> None:
     tasks = [pa.Task.async_(double, n) for n in range(5)]
     assert pa.Task.await_many(tasks, WAIT) == [0, 2, 4, 6, 8]
+    assert pa.Task.await_many([]) == []
     mixed: list[pa.Task[Any]] = [pa.Task.async_(double, 1), pa.Task.async_(leave, "gone"), pa.Task.async_(park)]
     eventually(lambda: not pa.is_alive(mixed[1].pid) and not pa.is_alive(mixed[0].pid), "two have ended")
     assert pa.Task.yield_many(mixed, 0.01) == [pa.Done(2), pa.Failed("gone"), None]
     mixed[2].shutdown()
     assert settled() == []
+
+
+@contract("S8.5", partly=True)
+def test_the_first_failure_of_many_is_told_at_once(me: pa.Pid) -> None:
+    """Found: it waited for those before it, which never end here."""
+    for reason in ("gone", "normal"):
+        slow: pa.Task[Any] = pa.Task.async_(ask_and_return, me)
+        failing: pa.Task[Any] = pa.Task.async_(leave, reason)
+        with pytest.raises(pa.RemoteError, match=f"ended: {reason}") as caught:
+            pa.Task.await_many([slow, failing], WAIT)
+        assert caught.value.target == failing.pid
+        # The others run on, and nothing of them arrives.
+        pa.send(slow.pid, "go on")
+        assert pa.receive(pa.Exit(slow.pid, pa.ANY), timeout=WAIT).reason == "normal"
+        assert settled() == []
+
+
+@contract("S8.5", partly=True)
+def test_many_share_one_time(me: pa.Pid) -> None:
+    slow: pa.Task[Any] = pa.Task.async_(ask_and_return, me)
+    quick: pa.Task[Any] = pa.Task.async_(double, 1)
+    with pytest.raises(pa.CallTimeout) as caught:
+        pa.Task.await_many([slow, quick], 0.01)
+    assert caught.value.elapsed == 0.01
+    pa.send(slow.pid, "go on")
+    for task in (slow, quick):
+        assert pa.receive(pa.Exit(task.pid, pa.ANY), timeout=WAIT).reason == "normal"
+    assert settled() == []
+    with pytest.raises(pa.ActorError, match="who asked, to wait for the answer"):
+        puppet(1).do(pa.Task.await_many, [slow])
 
 
 @contract("S8.5", partly=True)
