@@ -1,8 +1,8 @@
 """A key-value store whose partitions survive the death of their workers, and chaos that shows it.
 
-    parallel-actors run examples/key_value.py                       a short demonstration
-    parallel-actors run --log-level CRITICAL examples/key_value.py --chaos      kills workers for 30 s (--seconds, --seed)
-    python examples/key_value.py --chaos                            the same, and any worker may be killed
+    parallel-actors run examples/key_value.py               a short demonstration
+    parallel-actors run examples/key_value.py --chaos       kills workers for 30 s (--seconds N, --seed N)
+    python examples/key_value.py --chaos                    the same, and any worker may be killed
 
     main -> Store -> PartitionSupervisor "store" -> Shard, one for each partition, spread over the workers
 
@@ -89,20 +89,19 @@ def with_number(args: tuple[Any, ...], partition: int) -> tuple[Any, ...]:
 
 
 class Store(pa.Supervisor):
-    """The tree: never tired of restarts, since it is for the workers that it makes them."""
+    """The tree. It never has enough of restarts: each may be the end of one more worker."""
 
     def init(self, folder: str) -> Any:
-        # A supervisor's children on other workers end a moment after it, and their names are taken until then.
-        tireless: dict[str, Any] = {"max_restarts": 1000, "backoff": pa.Backoff(first=0.01, limit=0.1)}
         shards = pa.child(
             pa.PartitionSupervisor,
             of=pa.child(Shard, folder),
             partitions=PARTITIONS,
             with_arguments=with_number,
+            max_restarts=1_000_000,
             name="store",
-            **tireless,
         )
-        return self.supervise([shards], **tireless)
+        # Shards on other workers end a moment after their supervisor did, and their names are taken until then.
+        return self.supervise([shards], max_restarts=1_000_000, backoff=pa.Backoff(first=0.01, limit=0.1))
 
 
 def start_store(folder: str) -> pa.Pid:
