@@ -190,11 +190,8 @@ def main(args: list[str]) -> None:
         ],
         strategy="rest_for_one",
     )
-    publishers = [
-        pa.Task.async_(publisher, name, source, options.messages)
-        for name in names
-        for source in range(options.publishers)
-    ]
+    sources = [(name, source) for name in names for source in range(options.publishers)]
+    publishers = [pa.Task.async_(publisher, name, source, options.messages) for name, source in sources]
     pa.Task.await_many(publishers, timeout=None)
 
     print("queue       published  delivered  redelivered  acknowledged  consumers lost")

@@ -17,8 +17,9 @@ program, so that one is spared. Started by `python`, it is a thread outside of t
 - answered: the call returned. Each value that is read must be the one whose write was answered last.
 - failed: the call raised, with the reason: the shard's worker died (NodeDown), it is being started (NoProc), ...
 - never answered: neither came within --timeout seconds (CallTimeout), or the client didn't come back at all.
-- Clients die with their workers too, and are replaced. They tell each failure at once, and the rest ten times a second;
-  of a killed one the last tenth is lost, and the one call that it waited in: nobody is left to be answered.
+- Clients die with their workers too, and are replaced. They report each failure at once, and the rest ten times a
+  second. Of a killed one the last tenth of a second is lost, and nobody is left to be answered. How long it had been
+  silent counts as an outage, and beyond the time-out as a call that was never answered.
 - A client calls every `PACE` seconds, and repeats what failed, so the share of calls is about the share of time.
 - An outage lasts from the start of a call to its answer, its repetitions included.
 """
@@ -26,6 +27,7 @@ program, so that one is spared. Started by `python`, it is a thread outside of t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -140,6 +142,14 @@ class Tally:
         return self.answered + self.failed.total() + self.unanswered
 
 
+class Report(NamedTuple):
+    """What a client tells `main`: its tally since the last time. `time` is the monotonic clock's, the same for all."""
+
+    client: pa.Pid
+    time: float
+    tally: Tally
+
+
 class Client:
     """Writes and reads keys of its own, one call at a time, and tells `main` what it saw."""
 
@@ -152,6 +162,7 @@ class Client:
         self.tally = Tally()
 
     def run(self) -> None:
+        self.report()
         told = began = time.monotonic()
         key, value = self.next_call()
         while pa.receive("stop", timeout=PACE, default=None) is None:
@@ -193,7 +204,7 @@ class Client:
         return False
 
     def report(self) -> None:
-        pa.send(self.main, self.tally)
+        pa.send(self.main, Report(pa.self_(), time.monotonic(), self.tally))
         self.tally = Tally()
 
 
@@ -224,6 +235,7 @@ class Chaos:
         self.timeout = timeout
         self.tally = Tally()
         self.clients: dict[pa.Pid, int] = {}  # and the worker that each lives on
+        self.heard: dict[pa.Pid, float] = {}  # when each has reported
         self.born = 0
         self.killed: Counter[int] = Counter()
         self.clients_killed = 0
@@ -241,13 +253,13 @@ class Chaos:
         pid, _ = chosen.spawn_monitor(client, f"client {self.born}", pa.self_(), self.timeout)
         self.clients[pid] = worker
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, kills: int) -> None:
         until = time.monotonic() + seconds
         self.kill_later()
-        while (left := until - time.monotonic()) > 0:
-            match pa.receive(timeout=left, default=None):
-                case Tally() as tally:
-                    self.tally.add(tally)
+        while time.monotonic() < until or self.killed.total() < kills:
+            match pa.receive(timeout=0.1, default=None):
+                case Report() as report:
+                    self.take(report)
                 case "kill":
                     worker = self.random.choice(self.victims)
                     self.spy, _ = pa.options(worker=worker).spawn_monitor(tell_os_pid, pa.self_(), worker)
@@ -256,8 +268,11 @@ class Chaos:
                     os.kill(os_pid, signal.SIGKILL)
                     self.killed[worker] += 1
                     self.kill_later()
-                case pa.Down(pid=pid, reason=reason):
-                    self.ended(pid, reason)
+                case pa.Down(pid=pid) as down if pid in self.clients:
+                    self.start_client(self.clients[pid])
+                    self.bury(down)
+                case pa.Down(pid=self.spy, reason=pa.WorkerDown()):
+                    self.kill_later()  # killed by somebody else, before it could tell
                 case pa.Exit(pid=self.tree):
                     self.tree = start_store(self.folder)
                     self.trees += 1
@@ -266,13 +281,20 @@ class Chaos:
     def kill_later(self) -> None:
         pa.send_after(self.random.uniform(*KILL_EVERY), pa.self_(), "kill")
 
-    def ended(self, pid: pa.Pid, reason: object) -> None:
-        if pid in self.clients:
-            print(f"a client was ended: {reason}", file=sys.stderr)
-            self.clients_killed += 1
-            self.start_client(self.clients.pop(pid))
-        elif pid == self.spy and reason != "normal":
-            self.kill_later()
+    def take(self, report: Report) -> None:
+        self.tally.add(report.tally)
+        self.heard[report.client] = report.time
+
+    def bury(self, down: pa.Down) -> None:
+        """A client has died with its worker; in a call, if it had been silent for longer than between two reports."""
+        if not isinstance(down.reason, pa.WorkerDown):
+            raise RuntimeError(f"a client failed: {down.reason}")
+        del self.clients[down.pid]
+        self.clients_killed += 1
+        now = time.monotonic()
+        silent = now - self.heard.pop(down.pid, now)  # of one that had not begun, nothing was due
+        self.tally.outage = max(self.tally.outage, silent - REPORT_EVERY)
+        self.tally.unanswered += silent - REPORT_EVERY > self.timeout
 
     def finish(self) -> None:
         """Have the clients finish their calls. Who doesn't come back sits in one that is never answered."""
@@ -280,24 +302,29 @@ class Chaos:
             pa.send(pid, "stop")
         until = time.monotonic() + self.timeout + PATIENCE
         while self.clients and (left := until - time.monotonic()) > 0:
-            match pa.receive(Tally, pa.Down, timeout=left, default=None):
-                case Tally() as tally:
-                    self.tally.add(tally)
-                case pa.Down(pid=pid):
-                    self.clients.pop(pid, None)
+            match pa.receive(Report, pa.Down, timeout=left, default=None):
+                case Report() as report:
+                    self.take(report)
+                case pa.Down(reason="normal") as down:
+                    self.clients.pop(down.pid, None)
+                case pa.Down() as down if down.pid in self.clients:
+                    self.bury(down)
         self.tally.unanswered += len(self.clients)
-        pa.stop(self.tree)
+        with contextlib.suppress(pa.NoProc, pa.NodeDown):  # it died with the last worker that was killed
+            pa.stop(self.tree)
 
 
-def chaos(folder: str, seconds: float, seed: int, timeout: float, clients: int) -> None:
-    it = Chaos(folder, seed, timeout, clients)
+def chaos(folder: str, options: argparse.Namespace) -> None:
+    it = Chaos(folder, options.seed, options.timeout, options.clients)
     if not it.victims:
-        sys.exit(
-            "expected at least 2 workers (main lives on one, which is spared), got 1: parallel-actors run -w 2 ..."
-        )
-    it.run(seconds)
+        sys.exit("expected at least 2 workers (main's own is spared), got 1: parallel-actors run -w 2 ...")
+    began = time.monotonic()
+    it.run(options.seconds, options.kills)
     tally = it.tally
-    print(f"{seconds:g} s, {pa.worker_count()} workers, {clients} clients, {PARTITIONS} partitions, seed {seed}")
+    print(
+        f"{time.monotonic() - began:.1f} s, {pa.worker_count()} workers, {options.clients} clients,"
+        f" {PARTITIONS} partitions, seed {options.seed}"
+    )
     each = ", ".join(f"worker {worker}: {times}" for worker, times in sorted(it.killed.items()))
     print(f"workers killed    {it.killed.total()} ({each})")
     print(f"clients killed    {it.clients_killed}")
@@ -339,14 +366,14 @@ def main(args: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="key_value.py", description="A store whose partitions survive their workers.")
     parser.add_argument("--chaos", action="store_true", help="kill workers while clients read and write")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long (default 30)")
-    parser.add_argument("--seed", type=int, default=None, help="of the choice of victims and moments")
+    parser.add_argument("--seed", type=int, default=random.randrange(1000), help="of the choice of victims and moments")
+    parser.add_argument("--kills", type=int, default=1, help="go on until there were so many (default 1)")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds that an answer may take (default 5)")
     parser.add_argument("--clients", type=int, default=16, help="how many (default 16)")
     options = parser.parse_args(args)
     with tempfile.TemporaryDirectory(prefix="key_value.") as folder:
         if options.chaos:
-            seed = random.randrange(1000) if options.seed is None else options.seed
-            chaos(folder, options.seconds, seed, options.timeout, options.clients)
+            chaos(folder, options)
         else:
             demonstrate(folder)
 
