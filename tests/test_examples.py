@@ -392,7 +392,10 @@ def check_chaos(done: subprocess.CompletedProcess[str]) -> str:
     """What chaos has to say whoever was killed; its output."""
     assert 0 == done.returncode, done.stdout + done.stderr
     output = done.stdout
-    assert shown(output, "workers killed") > 0
+    replaced = re.findall(
+        r"^parallel-actors: worker \d was killed by SIGKILL; it is replaced$", done.stderr, re.MULTILINE
+    )
+    assert len(replaced) == shown(output, "workers killed") >= 4
     assert shown(output, "calls answered") > 0
     assert 0 == shown(output, "never answered")
     assert 0 == shown(output, "wrong values")
@@ -421,6 +424,13 @@ def test_key_value_outlives_every_worker_when_main_is_none_of_theirs(tmp_path: P
     done = run_command(tmp_path, [sys.executable, str(EXAMPLES / CHAOS[0]), *CHAOS[1:]], PARALLEL_ACTORS_WORKERS="2")
     output = check_chaos(done)
     assert re.search(r"^workers killed    \d+ \(worker 0: \d+, worker 1: \d+\)$", output, re.MULTILINE)
+
+
+def test_key_value_fails_if_a_call_stays_unanswered(tmp_path: Path) -> None:
+    args = ("--chaos", "--seconds", "0", "--timeout", "0")  # no answer is there at once
+    done = run(tmp_path, "key_value.py", *args, options=("--log-level", "CRITICAL"))
+    assert 1 == done.returncode
+    assert shown(done.stdout, "never answered") > 0
 
 
 def test_key_value_needs_a_worker_to_kill(tmp_path: Path) -> None:
