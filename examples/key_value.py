@@ -4,11 +4,14 @@
     parallel-actors run examples/key_value.py --chaos       kills workers for 30 s (--seconds N, --seed N)
     python examples/key_value.py --chaos                    the same, and any worker may be killed
 
-    main -> Store -> PartitionSupervisor "store" -> Shard, one for each partition, spread over the workers
+    main -> Store -> Shards -> store/0, store/1, ...: a Shard for each partition, going round the workers
 
 A shard has its values in memory, and in a log on disk: a write is answered when the log has it, and a shard that starts
 reads its log. So what was answered outlives a killed process or worker (not a power failure: nothing waits for the
-disk). Killed with a supervisor's worker, the whole tree below it goes, and starts again, from the logs.
+disk). When the worker of a supervisor is killed, all below it goes, and starts again, from the logs.
+
+Each shard has its worker, and waits for that one to be replaced. (A PartitionSupervisor does the same without: it takes
+the least loaded worker at each restart. That is quicker, but where some workers are spared, all shards end up there.)
 
 Chaos kills the OS process of a worker with SIGKILL, at random moments, while clients on every worker read and write.
 `main` counts: it has to live. Under `parallel-actors run` it is the first process of worker 0, whose death ends the
@@ -35,6 +38,7 @@ import signal
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,29 +85,36 @@ class Shard(pa.Actor):
         return len(self.values)
 
 
-def shard_of(key: str | int) -> Shard:
-    """The shard that is responsible for a key (or has this number). Raises NoProc while it is being restarted."""
-    return pa.ref(Shard, pa.PartitionSupervisor.whereis("store", key))
+def shard_of(key: str) -> Shard:
+    return shard(zlib.crc32(key.encode()) % PARTITIONS)
 
 
-def with_number(args: tuple[Any, ...], partition: int) -> tuple[Any, ...]:
-    return (*args, partition)
+def shard(number: int) -> Shard:
+    """By name, which is looked up at each call: the process behind it changes."""
+    return pa.ref(Shard, f"store/{number}")
+
+
+class Shards(pa.Supervisor):
+    """The shards. It never has enough of restarts: each may be the end of one more worker."""
+
+    def init(self, folder: str) -> Any:
+        return self.supervise(
+            [
+                pa.child(Shard, folder, number, name=f"store/{number}", worker=number % pa.worker_count())
+                for number in range(PARTITIONS)
+            ],
+            max_restarts=1_000_000,
+        )
 
 
 class Store(pa.Supervisor):
-    """The tree. It never has enough of restarts: each may be the end of one more worker."""
+    """The top of the tree."""
 
     def init(self, folder: str) -> Any:
-        shards = pa.child(
-            pa.PartitionSupervisor,
-            of=pa.child(Shard, folder),
-            partitions=PARTITIONS,
-            with_arguments=with_number,
-            max_restarts=1_000_000,
-            name="store",
-        )
         # Shards on other workers end a moment after their supervisor did, and their names are taken until then.
-        return self.supervise([shards], max_restarts=1_000_000, backoff=pa.Backoff(first=0.01, limit=0.1))
+        return self.supervise(
+            [pa.child(Shards, folder)], max_restarts=1_000_000, backoff=pa.Backoff(first=0.01, limit=0.1)
+        )
 
 
 def start_store(folder: str) -> pa.Pid:
@@ -351,8 +362,9 @@ def demonstrate(folder: str) -> None:
     for number in range(1000):
         shard_of(f"key {number}").put(f"key {number}", number)
     for partition in range(PARTITIONS):
-        pid = shard_of(partition).__pid__
-        print(f"partition {partition} has {shard_of(partition).count()} values, on worker {pid.worker}")
+        print(
+            f"partition {partition} has {shard(partition).count()} values, on worker {shard(partition).__pid__.worker}"
+        )
     first = pa.whereis("store/0")
     pa.exit("store/0", "kill")
     while pa.whereis("store/0") in (None, first):
