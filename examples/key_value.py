@@ -287,6 +287,8 @@ class Chaos:
                 case pa.Exit(pid=self.tree):
                     self.tree = start_store(self.folder)
                     self.trees += 1
+                case pa.Exit(reason=reason):  # the program is told to end
+                    raise pa.ProcessExit(reason)
         self.finish()
 
     def kill_later(self) -> None:
@@ -313,13 +315,15 @@ class Chaos:
             pa.send(pid, "stop")
         until = time.monotonic() + self.timeout + PATIENCE
         while self.clients and (left := until - time.monotonic()) > 0:
-            match pa.receive(Report, pa.Down, timeout=left, default=None):
+            match pa.receive(timeout=left, default=None):
                 case Report() as report:
                     self.take(report)
                 case pa.Down(reason="normal") as down:
                     self.clients.pop(down.pid, None)
                 case pa.Down() as down if down.pid in self.clients:
                     self.bury(down)
+                case pa.Exit(pid=pid, reason=reason) if pid != self.tree:
+                    raise pa.ProcessExit(reason)
         self.tally.unanswered += len(self.clients)
         with contextlib.suppress(pa.NoProc, pa.NodeDown):  # it died with the last worker that was killed
             pa.stop(self.tree)
