@@ -27,9 +27,11 @@ from parallel_actors.supervisor import (
     died_with,
     grace,
     report,
+    restarts,
     spec_of,
     start_child_of,
     stop_child,
+    stopping,
     wait_for_end,
 )
 from parallel_actors.workers import api
@@ -131,14 +133,14 @@ class DynamicSupervisor(Supervising):
         number = attempt_in(message)
         if number:
             spec = state.restarting.pop(number, None)
-            return NoReply() if spec is None else self._start_again(spec, state)
+            return NoReply() if spec is None or stopping() else self._start_again(spec, state)
         return super().handle_info(message, state)
 
     def _ended(self, pid: Pid, reason: Any, crowd: _Crowd) -> Any:
         spec = crowd.children.pop(pid, None)
         if spec is None:
             return NoReply()
-        again = spec.restart == "permanent" or (spec.restart == "transient" and not is_orderly(reason))
+        again = restarts(spec, reason) and not stopping()
         if again or not is_orderly(reason):
             report("child_terminated", pid, spec, reason)
         if not again:
