@@ -392,8 +392,9 @@ def check_chaos(done: subprocess.CompletedProcess[str]) -> str:
     """What chaos has to say whoever was killed; its output."""
     assert 0 == done.returncode, done.stdout + done.stderr
     output = done.stdout
+    # How it ended may come too late to be told, on a machine that is busy with other things: "died" then.
     replaced = re.findall(
-        r"^parallel-actors: worker \d was killed by SIGKILL; it is replaced$", done.stderr, re.MULTILINE
+        r"^parallel-actors: worker \d (?:was killed by SIGKILL|died); it is replaced$", done.stderr, re.M
     )
     assert len(replaced) == shown(output, "workers killed") >= 4
     assert shown(output, "calls answered") > 0
