@@ -428,7 +428,7 @@ def test_key_value_outlives_every_worker_when_main_is_none_of_theirs(tmp_path: P
 
 
 def test_key_value_fails_if_a_call_stays_unanswered(tmp_path: Path) -> None:
-    args = ("--chaos", "--seconds", "0", "--timeout", "0")  # no answer is there at once
+    args = ("--chaos", "--seconds", "0", "--kills", "3", "--timeout", "0")  # no answer is there at once
     done = run(tmp_path, "key_value.py", *args, options=("--log-level", "CRITICAL"))
     assert 1 == done.returncode
     assert shown(done.stdout, "never answered") > 0
