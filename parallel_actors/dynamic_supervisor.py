@@ -22,9 +22,11 @@ from parallel_actors.supervisor import (
     counted,
     died_with,
     report,
+    restarts,
     spec_of,
     start_child_of,
     stop_children,
+    stopping,
 )
 from parallel_actors.workers import api
 from parallel_actors.workers.errors import ChildError, StartError
@@ -106,14 +108,14 @@ class DynamicSupervisor(Supervising):
         number = attempt_in(message)
         if number:
             spec = state.restarting.pop(number, None)
-            return NoReply() if spec is None else self._start_again(spec, state)
+            return NoReply() if spec is None or stopping() else self._start_again(spec, state)
         return super().handle_info(message, state)
 
     def _ended(self, pid: Pid, reason: Any, crowd: _Crowd) -> Any:
         spec = crowd.children.pop(pid, None)
         if spec is None:
             return NoReply()
-        again = spec.restart == "permanent" or (spec.restart == "transient" and not is_orderly(reason))
+        again = restarts(spec, reason) and not stopping()
         if again or not is_orderly(reason):
             report("child_terminated", pid, spec, reason)
         if not again:

@@ -39,6 +39,7 @@ AutoShutdown = Literal["never", "any_significant", "all_significant"]
 
 _LOG = logging.getLogger("parallel_actors.supervisor")
 
+_STOPPING = 2  # a phase of the run: see `Segment.phase`
 RESTART = "$restart"  # ("$restart", attempt): a supervisor to itself
 
 
@@ -311,6 +312,20 @@ def ask(supervisor: Server, *request: Any) -> Any:
     return value
 
 
+def restarts(spec: ChildSpec, reason: object) -> bool:
+    """Whether a child that ended so is to be started again."""
+    return spec.restart == "permanent" or (spec.restart == "transient" and not is_orderly(reason))
+
+
+def stopping() -> bool:
+    """Whether the system is being stopped: nothing is started again then.
+
+    Each worker ends its processes by itself, so the end of a child on another one may come before our own order to end.
+    """
+    scheduler = current_scheduler()
+    return scheduler is not None and scheduler.segment.phase >= _STOPPING
+
+
 def attempt_in(message: Any) -> int:
     """The number of the attempt that a supervisor reminds itself of; 0 for other messages."""
     if type(message) is tuple and len(message) == 2 and type(message[0]) is str and message[0] == RESTART:
@@ -534,7 +549,7 @@ class Supervisor(Supervising):
         number = attempt_in(message)
         if number:
             found = next((each for each in state.children.values() if each.attempt == number), None)
-            return NoReply() if found is None else self._start_again(found, state)
+            return NoReply() if found is None or stopping() else self._start_again(found, state)
         return super().handle_info(message, state)
 
     def _ended(self, pid: Pid, reason: Any, tree: _Tree) -> Any:
@@ -543,7 +558,7 @@ class Supervisor(Supervising):
             return NoReply()  # it was stopped, or never a child
         found.pid = None
         spec = found.spec
-        again = spec.restart == "permanent" or (spec.restart == "transient" and not is_orderly(reason))
+        again = restarts(spec, reason) and not stopping()
         if again or not is_orderly(reason):
             report("child_terminated", pid, spec, reason)
         if again:

@@ -29,19 +29,24 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """`parallel-actors run example.py ARGS` in `folder`. It leaves no OS process behind, whatever it did."""
     command = [sys.executable, "-m", "parallel_actors", "run", "-w", str(workers), *options]
+    return run_command(folder, [*command, str(EXAMPLES / example), *map(str, args)])
+
+
+def run_command(folder: Path, command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`, with these environment variables. It leaves no OS process behind, whatever it did."""
     # What it starts inherits this variable: so the processes of this very run are found, beside those of other tests.
     name, value = "PARALLEL_ACTORS_TEST_RUN", uuid.uuid4().hex
     done = subprocess.run(
-        [*command, str(EXAMPLES / example), *map(str, args)],
+        command,
         cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env={**os.environ, name: value},
+        env={**os.environ, **variables, name: value},
         check=False,
     )
-    eventually(lambda: marked(f"{name}={value}") == [], f"the OS processes of {example} are gone")
+    eventually(lambda: marked(f"{name}={value}") == [], f"the OS processes of {command} are gone")
     return done
 
 
@@ -335,6 +340,104 @@ def test_bank_lets_it_crash(tmp_path: Path) -> None:
     ]
     assert 1 == done.stderr.count("child_terminated")
     assert "ValueError: bob has 20, and wanted 1000000\n  running Account" in done.stderr
+
+
+def test_game_server_plays_and_its_table_adds_up(tmp_path: Path) -> None:
+    args = ("--interval", "0.01", "--matches", "60", "--crash-rate", "0.2")
+    done = run(tmp_path, "game_server.py", *args, options=("--log-level", "CRITICAL"))
+    assert (0, "") == (done.returncode, done.stderr)
+    lines = re.findall(r"^(\w+) +(\d+) +(\d+) +(\d+)$", done.stdout, re.MULTILINE)
+    names, ratings, won, lost = zip(*lines, strict=True)
+    assert ["ada", "alan", "barbara", "edsger", "grace", "joe", "mike", "robert"] == sorted(names)
+    assert (8000, 60, 60) == tuple(sum(map(int, column)) for column in (ratings, won, lost))
+    assert sorted(ratings, key=int, reverse=True) == list(ratings)
+    assert done.stdout.endswith("each match was won once and lost once; 8000 points in all, as at the start\n")
+
+
+def test_broker_has_each_message_acknowledged(tmp_path: Path) -> None:
+    args = ("--messages", "60", "--publishers", "2", "--consumers", "2")
+    done = run(tmp_path, "broker.py", *args, options=("--log-level", "CRITICAL"))
+    assert (0, "") == (done.returncode, done.stderr)
+    lines = re.findall(r"^(mail|thumbnails) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", done.stdout, re.MULTILINE)
+    assert ["mail", "thumbnails"] == [name for name, *_ in lines]
+    for _, *numbers in lines:
+        published, delivered, redelivered, acknowledged, lost = map(int, numbers)
+        assert published == acknowledged == 120
+        assert delivered == published + redelivered
+        # Each tenth message ends its consumer, unless an earlier end has sent it back; nobody holds more than four.
+        assert 0 < lost <= 12
+        assert lost <= redelivered <= 4 * lost
+    assert re.search(
+        r"^240 messages were done and acknowledged, [1-9]\d* of them more than once$", done.stdout, re.MULTILINE
+    )
+
+
+def test_key_value_shows_its_partitions(tmp_path: Path) -> None:
+    done = run(tmp_path, "key_value.py", options=("--log-level", "CRITICAL"))
+    assert (0, "") == (done.returncode, done.stderr)
+    counts = re.findall(r"^partition (\d) has (\d+) values, on worker [01]$", done.stdout, re.MULTILINE)
+    assert [str(number) for number in range(8)] == [number for number, _ in counts]
+    assert 1000 == sum(int(count) for _, count in counts)
+    assert done.stdout.endswith("partition 0 was killed, and is back: 1000 of 1000 values are there\n")
+
+
+def shown(output: str, what: str) -> int:
+    """The number behind a word in what key_value.py shows."""
+    found = re.search(rf"^{what} +(\d+)", output, re.MULTILINE)
+    assert found, output
+    return int(found[1])
+
+
+def check_chaos(done: subprocess.CompletedProcess[str]) -> str:
+    """What chaos has to say whoever was killed; its output."""
+    assert 0 == done.returncode, done.stdout + done.stderr
+    output = done.stdout
+    # How it ended may come too late to be told, on a machine that is busy with other things: "died" then.
+    replaced = re.findall(
+        r"^parallel-actors: worker \d (?:was killed by SIGKILL|died); it is replaced$", done.stderr, re.M
+    )
+    assert len(replaced) == shown(output, "workers killed") >= 4
+    assert shown(output, "calls answered") > 0
+    assert 0 == shown(output, "never answered")
+    assert 0 == shown(output, "wrong values")
+    reasons = re.findall(r"^ +(\d+)  (\w+), ", output, re.MULTILINE)
+    assert shown(output, "calls failed") == sum(int(times) for times, _ in reasons)
+    assert {name for _, name in reasons} <= {"NodeDown", "NoProc", "RemoteError", "NotRegistered"}
+    assert re.search(r"^longest outage    [\d.]+ s\navailability      [\d.]+ % of \d+ calls$", output, re.MULTILINE)
+    return output
+
+
+# Nobody has to be quick here: a machine that is busy with other things makes longer outages, and no unanswered calls.
+CHAOS = ("key_value.py", "--chaos", "--seconds", "1", "--kills", "4", "--seed", "1", "--timeout", "100")
+
+
+@pytest.mark.contract("S9.2", "S6.3", partly=True)
+def test_key_value_answers_or_refuses_every_call_while_workers_are_killed(tmp_path: Path) -> None:
+    done = run(tmp_path, *CHAOS, options=("--log-level", "CRITICAL"))
+    output = check_chaos(done)
+    # The one that main lives on is spared.
+    assert re.search(r"^workers killed    (\d+) \(worker 1: \1\)$", output, re.MULTILINE)
+    assert 1 == shown(output, "trees started")
+
+
+@pytest.mark.contract("S9.2", "S6.3", partly=True)
+def test_key_value_outlives_every_worker_when_main_is_none_of_theirs(tmp_path: Path) -> None:
+    done = run_command(tmp_path, [sys.executable, str(EXAMPLES / CHAOS[0]), *CHAOS[1:]], PARALLEL_ACTORS_WORKERS="2")
+    output = check_chaos(done)
+    assert re.search(r"^workers killed    \d+ \(worker 0: \d+, worker 1: \d+\)$", output, re.MULTILINE)
+
+
+def test_key_value_fails_if_a_call_stays_unanswered(tmp_path: Path) -> None:
+    args = ("--chaos", "--seconds", "0", "--kills", "3", "--timeout", "0")  # no answer is there at once
+    done = run(tmp_path, "key_value.py", *args, options=("--log-level", "CRITICAL"))
+    assert 1 == done.returncode
+    assert shown(done.stdout, "never answered") > 0
+
+
+def test_key_value_needs_a_worker_to_kill(tmp_path: Path) -> None:
+    done = run(tmp_path, *CHAOS, workers=1)
+    assert (1, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith("expected at least 2 workers (main's own is spared), got 1: ")
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------

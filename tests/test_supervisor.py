@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -610,6 +611,28 @@ def link_and_park(asker: pa.Pid) -> None:
     pa.link(pa.receive(pa.Pid))
     pa.send(asker, "linked")
     park()
+
+
+@pytest.mark.parametrize("kind", ["supervisor", "dynamic"])
+def test_a_stop_of_the_system_restarts_nobody(no_leaks: None, capfd: pytest.CaptureFixture[str], kind: str) -> None:
+    """Each worker stops its processes by itself: a supervisor sees children of others end before it is told to."""
+    with pa.ActorSystem(workers=2, stop_timeout=60.0) as system:
+        far = pa.child(pa.GenServer, "state", worker=1)
+        if kind == "supervisor":
+            pa.options(worker=0).start_link(pa.Supervisor, [far])
+        else:
+            pa.DynamicSupervisor.start_child(pa.options(worker=0).start_link(pa.DynamicSupervisor), far)
+        first, second = (psutil.Process(os_pid) for os_pid in system.worker_pids)
+        first.suspend()
+
+        def go_on() -> None:
+            second.wait()
+            first.resume()
+
+        waiting = threading.Thread(target=go_on)  # calls nothing of the library, so it is no process of it
+        waiting.start()
+    waiting.join()
+    assert "child_terminated" not in capfd.readouterr().err
 
 
 @contract("S9.2", "S8.3", partly=True)
