@@ -19,7 +19,7 @@ import pytest
 import parallel_actors as pa
 from leaks import eventually
 from parallel_actors.workers.scheduler import current_scheduler
-from puppets import WAIT, Puppet, ask, echo, get, park, puppet
+from puppets import WAIT, Puppet, ask, echo, get, mail, park, puppet
 
 contract = pytest.mark.contract
 
@@ -90,6 +90,100 @@ def send_large(to: pa.Pid) -> None:
 
 def length() -> int:
     return len(get())
+
+
+def hold_all_memory(asker: pa.Pid) -> None:
+    """Take what there is, to the last small piece, and keep it."""
+    held: list[Any] = []
+    size = 10 * MB
+    while size > 16:
+        try:
+            held.append(bytes(size))
+        except MemoryError:
+            size //= 2
+    # No memory is needed for this: what it waits for comes from another.
+    pa.receive("let go")
+
+
+@contract("S2.2", "S4.1", "S4.3", "S9.2", partly=True)
+@pytest.mark.parametrize("round_", range(2))
+def test_no_signal_is_lost_where_memory_is_used_up(actor_system: pa.ActorSystem, round_: int) -> None:
+    # Found: an end whose telling failed half way left links and monitors waiting for ever. Where there is no memory for a signal the
+    # worker ends; so each of those who wait hears of it once, one way or the other.
+    pa.trap_exit(True)
+    boss, far = puppet(0), puppet(1)
+    victims = [pa.options(worker=0).spawn_link(park) for _ in range(300)]
+    refs = {pa.monitor(pid): pid for pid in victims}
+    far_refs = {far.do(pa.monitor, pid): pid for pid in victims[:20]}
+    boss.do(leave_memory, 30)
+    pa.options(worker=0).spawn(hold_all_memory, pa.self_())
+    for pid in victims:
+        pa.exit(pid, ("a reason", pid) if round_ else "over")
+    told = [pa.receive(pa.Down, timeout=2 * WAIT) for _ in victims]
+    assert {down.ref: down.pid for down in told} == refs
+    linked = [pa.receive(pa.Exit, timeout=WAIT) for _ in victims]
+    assert {item.pid for item in linked} == set(victims)
+    far_told = [far.do(get) for _ in far_refs]
+    assert {down.ref: down.pid for down in far_told} == far_refs
+    for reason in {repr(item.reason) for item in told + linked + far_told}:
+        assert reason.startswith(("'over'", "('a reason'", "'system_limit'", "WorkerDown(", "Crash(")), reason
+    eventually(lambda: up(actor_system, 0), "worker 0 is there, or there again")
+    assert far.do(pa.worker_index) == 1
+    assert pa.receive(timeout=0, default="nothing twice") == "nothing twice"
+    assert far.do(mail) == []
+
+
+class Large:
+    """A request of 200 MB, or an answer."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytes(size)
+
+
+def large_reason() -> None:
+    pa.receive("end")
+    raise pa.ProcessExit(("a reason", bytes(200 * MB)))
+
+
+def never_runs(data: bytes) -> None:
+    pa.receive()
+
+
+class Answers(pa.GenServer):
+    def init(self, args: Any) -> Any:
+        return None
+
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        return pa.Reply(bytes(200 * MB) if request == "large" else "small", state)
+
+
+@contract("S2.2", "S1.4", "S4.3", "S6.3", partly=True)
+def test_a_signal_whose_body_there_is_no_memory_for_comes_without_it(actor_system: pa.ActorSystem) -> None:
+    """Found: it was thrown away, and who waited for it did so for ever."""
+    os_pid = actor_system.worker_pids[0]
+    boss = puppet(0)
+    ender = pa.options(worker=1).spawn(large_reason)
+    watch = boss.do(pa.monitor, ender)
+    server = pa.options(worker=1).start(Answers)
+    boss.do(leave_memory, 60)
+    # A process whose arguments don't fit ends at once.
+    pid, ref = pa.options(worker=0).spawn_monitor(never_runs, bytes(200 * MB))
+    reason = pa.receive(pa.Down(ref, pid, pa.ANY), timeout=2 * WAIT).reason
+    assert isinstance(reason, pa.Crash)
+    assert reason.type == "MemoryError"
+    # A Down comes without its reason.
+    pa.send(ender, "end")
+    assert boss.do(get) == pa.Down(watch, ender, "system_limit")
+    # A call ends, whether its request or its answer is too large.
+    with pytest.raises(pa.RemoteError):
+        boss.do(pa.call, server, "large", timeout=None)
+    assert boss.do(pa.call, server, "small") == "small"
+    small = pa.options(worker=0).start(Answers)
+    with pytest.raises(pa.RemoteError):
+        pa.call(small, Large(200 * MB), timeout=None)
+    assert pa.call(small, "small") == "small"
+    boss.do(give_memory)
+    assert actor_system.worker_pids[0] == os_pid
 
 
 def leave_descriptors(more: int) -> None:
