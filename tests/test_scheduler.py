@@ -179,7 +179,10 @@ def test_a_death_is_told_where_there_is_no_memory_for_a_ring(segment: Segment, f
             assert pa.receive(timeout=0, default="waits for memory") == "waits for memory"
             assert not worker.flush_all(0.0)
         assert worker.flush_all(1.0)
-        assert {pa.receive(timeout=0) for _ in range(2)} == {pa.Exit(there, "killed"), pa.Down(refs[one], there, "killed")}
+        assert {pa.receive(timeout=0) for _ in range(2)} == {
+            pa.Exit(there, "killed"),
+            pa.Down(refs[one], there, "killed"),
+        }
         for guest in (one, two):
             use_scheduler(guest)
             assert pa.receive(timeout=0, default="nothing more") == "nothing more"
