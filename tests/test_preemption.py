@@ -1266,6 +1266,91 @@ def test_a_worker_that_does_not_turn_when_a_process_is_to_end_is_killed(no_leaks
         assert system.worker_pids[1] != before[1]
 
 
+class Endless:
+    def __init__(self, asker: pa.Pid) -> None:
+        self.asker = asker
+
+    def __del__(self) -> None:
+        pa.send(self.asker, "up")
+        while True:
+            pass
+
+
+def endless_del(asker: pa.Pid, folder: str) -> None:
+    Endless(asker)
+
+
+ENDLESS_MODULE = """
+import parallel_actors as pa
+from test_preemption import KEPT
+pa.send(KEPT[-1], "up")
+while True:
+    pass
+"""
+
+
+def endless_import(asker: pa.Pid, folder: str) -> None:
+    sys.path.insert(0, folder)
+    KEPT.append(asker)
+    importlib.import_module("endless_module")
+
+
+def log_without_end(asker: pa.Pid, folder: str) -> None:
+    class Endless(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            pa.send(asker, "up")
+            while True:
+                pass
+
+    logger = logging.getLogger("without end")
+    logger.addHandler(Endless())
+    try:
+        logger.warning("never written")
+    finally:
+        logger.handlers.clear()
+
+
+def endless_callback(asker: pa.Pid, folder: str) -> None:
+    np.frompyfunc(lambda x: (pa.send(asker, "up"), hog()), 1, 1)(np.arange(2))
+
+
+@contract("S1.10", partly=True)
+@pytest.mark.parametrize("body", [endless_del, endless_import, endless_callback])
+def test_a_worker_where_nothing_can_be_cut_when_a_process_is_to_end_is_killed(
+    no_leaks: None, tmp_path: Path, body: Callable[[pa.Pid, str], None]
+) -> None:
+    """Found: the ticks that came there counted as turns, and the worker stayed as it was for ever."""
+    (tmp_path / "endless_module.py").write_text(ENDLESS_MODULE)
+    with pa.ActorSystem(workers=2, stuck_timeout=0.3, stop_timeout=600) as system:
+        before = system.worker_pids
+        neighbour, ref = pa.options(worker=1).spawn_monitor(park)
+        _, other = pa.options(worker=1).spawn_monitor(park)
+        pa.options(worker=1).spawn(body, pa.self_(), str(tmp_path))
+        assert pa.receive("up", timeout=WAIT) == "up"
+        pa.exit(neighbour, "kill")
+        assert pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason == "killed"
+        # It can't unwind.
+        assert pa.receive(pa.Down(other, pa.ANY, pa.ANY), timeout=WAIT).reason == pa.WorkerDown(1, 9)
+        answers(20)
+        assert system.worker_pids[0] == before[0]
+
+
+@contract("S1.10", "S1.9", partly=True)
+@pytest.mark.parametrize("body", [endless_import, endless_callback, log_without_end])
+def test_a_process_that_can_not_be_cut_ends_when_it_is_killed(
+    other: Puppet, tmp_path: Path, body: Callable[[pa.Pid, str], None]
+) -> None:
+    (tmp_path / "endless_module.py").write_text(ENDLESS_MODULE)
+    os_pid = other.do(os.getpid)
+    pid = on_1(body, pa.self_(), str(tmp_path))
+    assert pa.receive("up", timeout=WAIT) == "up"
+    assert killed(pid) == "killed"
+    answers(20)
+    assert other.do(os.getpid) == os_pid
+    if body is endless_import:
+        other.do(forget_modules, str(tmp_path), ["endless_module"])
+
+
 @contract("S1.10", partly=True)
 def test_a_worker_is_not_killed_for_what_ended_long_ago(no_leaks: None, tmp_path: Path) -> None:
     fifo = str(tmp_path / "fifo")
