@@ -1,7 +1,7 @@
 """The name table of a node against a dict (S5.1).
 
-Any process on any worker registers, unregisters, looks up, is born with a name, and dies, by itself or with its worker. Each step
-has had its effect everywhere before the next begins.
+Any process on any worker registers, unregisters, looks up, is born with a name, and dies, by itself or with its worker.
+Each step has had its effect everywhere before the next begins.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ import parallel_actors as pa
 from leaks import eventually
 from parallel_actors.workers.preempt import TICK_SIGNAL
 from parallel_actors.workers.scheduler import Loop, current_scheduler
-from puppets import WAIT, Puppet, Witness, ask, echo, park, puppet
+from puppets import WAIT, Puppet, Witness, ask, echo, get, park, puppet
 from test_death import ended_at_last, gone
 from test_root import Start, run
 
@@ -1278,6 +1278,52 @@ class Endless:
 
 def endless_del(asker: pa.Pid, folder: str) -> None:
     Endless(asker)
+
+
+class EndlessReason:
+    """Unpickling it never ends."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return hog, ()
+
+
+def leave_endlessly() -> None:
+    pa.receive("leave")
+    raise pa.ProcessExit(EndlessReason())
+
+
+def keep_endless() -> None:
+    pa.process_dict()["endless"] = EndlessReason()
+
+
+@contract("S1.8", "S1.7", partly=True)
+@pytest.mark.parametrize("way", ["exit", "down", "link", "dictionary"])
+def test_a_reason_that_never_unpickles_starves_nobody(other: Puppet, way: str) -> None:
+    """Found: it was unpickled in the middle of a signal, where nothing could be cut: the worker stood still for ever."""
+    far = pa.options(worker=0).spawn(leave_endlessly)
+    one = puppet(1)
+    match way:
+        case "exit":
+            one.do(pa.trap_exit, True)
+            pa.exit(one.pid, EndlessReason())
+        case "down":
+            one.do(pa.monitor, far)
+        case "link":
+            one.do(pa.trap_exit, True)
+            one.do(pa.link, far)
+        case "dictionary":
+            target = puppet(0)
+            target.do(keep_endless)
+            with pytest.raises(TimeoutError, match="in a second"):
+                one.do(pa.process_info, target.pid)
+            answers(20, worker=0)
+            answers(20)
+            return
+    pa.send(far, "leave")
+    reason = one.do(get).reason
+    assert isinstance(reason, pa.Crash)
+    assert reason.type == "TimeoutError"
+    answers(20)
 
 
 ENDLESS_MODULE = """

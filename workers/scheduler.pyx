@@ -1056,15 +1056,28 @@ cdef class Scheduler:
         """The reason as this receiver's own value."""
         if type(reason) is not Encoded:
             return reason
-        # User code, in the middle of a signal: it can't block, and nothing is raised in it.
+        # User code, in the middle of a signal: it can't block, and nothing is raised in it but the end of its time.
         running = self.current
         self.current = None
+        guarded = self.guard()
         try:
             return self.decoded(reason)
         except BaseException as error:
             return Crash.from_exception(error)
         finally:
+            self.guarded = guarded
             self.current = running
+
+    cdef int guard(self) except -1:
+        """User code is about to run on the runtime's own account, where nothing can be cut: after GRACE_TICKS it is ended by a TimeoutError.
+
+        Returns what `guarded` was, for the end of it.
+        """
+        cdef int before = self.guarded
+        self.guarded = before or 1
+        if self.tick is not None and not self.tick.armed:
+            self.tick.arm(TICK_NS)
+        return before
 
     def clean_reason(self, reason):
         """A reason that can travel: itself where it is immutable, Encoded otherwise, a Crash where it can't be pickled."""
@@ -1072,6 +1085,7 @@ cdef class Scheduler:
             return reason
         running = self.current
         self.current = None             # as in reason_value
+        guarded = self.guard()
         try:
             if self.codec.isolate(reason) is reason:
                 return reason
@@ -1080,6 +1094,7 @@ cdef class Scheduler:
         except BaseException as error:
             return Crash.from_exception(error)
         finally:
+            self.guarded = guarded
             self.current = running
 
     cdef int terminate(self, Process p, object reason) except -1:
@@ -1578,6 +1593,7 @@ cdef class Scheduler:
         cdef pa_head head
         cdef uint64_t lo
         memcpy(&head, r.body, 32)
+        guarded = self.guard()
         try:
             operation = self.codec.decode(r.body + 32, r.size - 32)
             lo = self.unborn_of(operation)
@@ -1588,6 +1604,8 @@ cdef class Scheduler:
             reply = (True, self.perform(operation))
         except Exception as error:
             reply = (False, error)
+        finally:
+            self.guarded = guarded
         if head.a == self.hi:
             asked = self.requests.pop(head.b, None)
             if asked is not None:
@@ -2087,6 +2105,10 @@ cdef class Scheduler:
             self.ticked_at = pa_now()
             if self.asleep and not fresh:
                 self.tick.disarm()
+            if self.guarded:
+                self.guarded += 1
+                if self.guarded > GRACE_TICKS and not self.collecting:
+                    raise TimeoutError("expected an exit reason, or a value in a process dictionary, to be pickled or unpickled in a second, and it wasn't")
             return 0
         if self.tick.plain == 0 and p.flags & SYSTEM:
             self.tick.calibrate(self.base)
@@ -2761,7 +2783,14 @@ cdef class Scheduler:
                     # Its receiver decodes it: what is in there may be user code.
                     self.settle(<Process>asked[0], lo, (True, self.codec.receive(r.body + 8, r.size - 8)))
                 else:
-                    self.settle(<Process>asked[0], lo, self.codec.decode(r.body + 8, r.size - 8))
+                    guarded = self.guard()
+                    try:
+                        reply = self.codec.decode(r.body + 8, r.size - 8)
+                    except BaseException as error:
+                        reply = (False, error)
+                    finally:
+                        self.guarded = guarded
+                    self.settle(<Process>asked[0], lo, reply)
                 return 0
             if lo in self.aliases:
                 self.take_alias(lo, self.codec.receive(r.body + 8, r.size - 8))
