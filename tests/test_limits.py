@@ -114,8 +114,8 @@ def hold_all_memory(flag: str) -> None:
 @contract("S2.2", "S4.1", "S4.3", "S9.2", partly=True)
 @pytest.mark.parametrize("watchers", [1, 3000])
 def test_no_signal_is_lost_where_memory_is_used_up(actor_system: pa.ActorSystem, tmp_path: Path, watchers: int) -> None:
-    # Found: an end whose telling failed half way left links and monitors waiting for ever. Where there is no memory for a signal the
-    # worker ends; so each of those who wait hears of it once, one way or the other.
+    # Found: an end whose telling failed half way left links and monitors waiting for ever. Where there is no memory for
+    # a signal the worker ends; so each of those who wait hears of it once, one way or the other.
     pa.trap_exit(True)
     boss, far = puppet(0), puppet(1)
     victims = [pa.options(worker=0).spawn_link(park) for _ in range(20)]

@@ -145,7 +145,7 @@ def test_a_death_fires_links_and_monitors_where_there_is_no_memory_for_its_ring(
 
 @pytest.mark.contract("S2.2", "S4.1", "S4.3", partly=True)
 def test_a_death_is_told_where_there_is_no_memory_for_a_ring(segment: Segment, former: None) -> None:
-    """Found: the first signal that found no ring ended the telling; the process was half dead, the others waited for ever."""
+    """Found: the first signal that found no ring ended the telling: who came behind it waited for ever."""
     with (
         endpoint(segment, 0, "worker") as worker,
         endpoint(segment, GUEST, "guest") as one,

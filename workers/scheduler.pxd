@@ -183,7 +183,7 @@ cdef class Scheduler:
     cdef bint hog_due               # a tick has passed since a hog had its turn
     cdef bint asleep                # in epoll
     cdef int guarded                # ticks since user code began on the runtime's own account (a reason, say); 0 = none does
-    cdef bint forked                # this is a copy, in an OS process that user code has forked: it must not touch the rings
+    cdef readonly bint forked       # this is a copy, in an OS process that user code has forked: it must not touch the rings
     cdef int64_t spin               # ns that a look at the rings goes on before it becomes a sleep; 0: not at all
     cdef object stood_at            # (frame, instruction) of the latest tick in code that may hold a lock
     cdef int stood                  # ticks in a row there
@@ -275,6 +275,7 @@ cdef class Scheduler:
     cdef Process next_process(self)
     cdef Process pick(self)
     cdef int ticked(self, object frame) except -1
+    cdef int where(self, object frame, const char **library) except -1
     cdef int unwind(self, Process p, object frame) except -1
     cdef int cut(self, Process p) except -1
     cdef Process a_janitor(self)

@@ -530,6 +530,10 @@ cdef class Scheduler:
         if self.watched_fds.pop(fd, None) is not None:
             pa_epoll_del(self.epoll, fd)
 
+    def was_forked(self):
+        """For `os.register_at_fork`: this is a copy from now on, in an OS process that user code has forked."""
+        self.forked = True
+
     def lose(self, reason):
         """Guest: the system is gone; whatever waits, or is called from now on, raises NotRunning(reason)."""
         self.lost = reason
@@ -921,6 +925,8 @@ cdef class Scheduler:
             return 0
         if self.closed:
             raise NotRunning("the actor system of this thread has ended: start another one")
+        if self.forked:
+            raise NotRunning("this OS process was forked from a worker: it is no part of the actor system")
         if payload is not None:
             data = payload
             n = len(payload)
@@ -2020,8 +2026,9 @@ cdef class Scheduler:
         # A finalizer that the collector has called waits: the collection goes on when it is resumed.
         cdef bint collecting = self.collecting
         self.collecting = False
-        # From here on a signal that ends `p` sees that it holds a stack.
-        p.carrier = self.carrier
+        # From here on a signal that ends `p` sees that it holds a stack. It is not always a carrier's: user code may have greenlets of
+        # its own (SQLAlchemy, gevent), and wait in one.
+        p.carrier = pa_current()
         pa_headroom(HEADROOM)       # with `p` queued and nobody current, nothing may fail
         try:
             q = self.pick()
@@ -2087,7 +2094,7 @@ cdef class Scheduler:
         self.report("abandoned", {"pid": p.pid, "reason": p.pending.reason})
         self.exiting -= 1
         p.state = DEAD
-        self.abandoned.append(self.carrier)
+        self.abandoned.append(pa_current())
         self.switch_away(p)
         return 0
 
@@ -2108,6 +2115,7 @@ cdef class Scheduler:
             if self.guarded:
                 self.guarded += 1
                 if self.guarded > GRACE_TICKS and not self.collecting:
+                    self.guarded = 1        # what makes a reason of this has its own time
                     raise TimeoutError("expected an exit reason, or a value in a process dictionary, to be pickled or unpickled in a second, and it wasn't")
             return 0
         if self.tick.plain == 0 and p.flags & SYSTEM:
@@ -2152,7 +2160,7 @@ cdef class Scheduler:
         elif p.shield or p.flags & UNCUT:
             place = CUTTABLE
         else:
-            place = self.tick.place(frame, self.base, &library)
+            place = self.where(frame, &library)
             if place == CUTTABLE:
                 p.flags &= ~WAITS_LOCK
                 return self.cut(p)
@@ -2167,6 +2175,16 @@ cdef class Scheduler:
         elif now - self.uncut_since > (SHIELD_NS if p.shield else self.long_schedule):
             self.late(p, now - self.uncut_since, place, library)
         return 0
+
+    cdef int where(self, object frame, const char **library) except -1:
+        """`Tick.place`, for code that stands on a carrier. The stack of a greenlet of the user's own ends where others may lie by now: it can't
+        be unwound, so nobody knows whether a native library is below.
+        """
+        if pa_current().parent is not self.hub:
+            if library != NULL:
+                library[0] = "a greenlet of its own"
+            return IN_NATIVE
+        return self.tick.place(frame, self.base, library)
 
     def stands_still(self, Process p, frame):
         """Whether `p`, in code that may hold a lock, waits for one itself: it is where it was for some ticks."""
@@ -2198,7 +2216,7 @@ cdef class Scheduler:
         cdef int place
         if self.collecting:
             return 0
-        place = self.tick.place(frame, self.base, NULL)
+        place = self.where(frame, NULL)
         if place == IN_DEL:
             return 0            # an exception would end there, and change nothing: where it doesn't return, the root ends this worker
         if p.ticks < 65535:
