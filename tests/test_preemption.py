@@ -1455,7 +1455,11 @@ def log_without_end(asker: pa.Pid, folder: str) -> None:
 
 
 def endless_callback(asker: pa.Pid, folder: str) -> None:
-    np.frompyfunc(lambda x: (pa.send(asker, "up"), hog()), 1, 1)(np.arange(2))
+    def callback(x: object) -> None:
+        pa.send(asker, "up")
+        hog()
+
+    np.frompyfunc(callback, 1, 1)(np.arange(2))
 
 
 @contract("S1.10", partly=True)

@@ -153,14 +153,15 @@ def test_a_death_is_told_where_there_is_no_memory_for_a_ring(segment: Segment, f
     ):
         there = worker.add_callback_process(print)
         refs = {}
+        pids = []
         for guest in (one, two):
-            here = guest.add_guest_process()
+            pids.append(guest.add_guest_process())
             use_scheduler(guest)
             pa.trap_exit(True)
             pa.link(there)
             refs[guest] = pa.monitor(there)
         use_scheduler(worker)
-        pa.send(here, "there is a ring to the second")
+        pa.send(pids[1], "there is a ring to the second")
         worker.attend()
         with no_memory(segment):
             use_scheduler(one)
