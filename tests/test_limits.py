@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,7 +21,7 @@ import pytest
 import parallel_actors as pa
 from leaks import eventually
 from parallel_actors.workers.scheduler import current_scheduler
-from puppets import WAIT, Puppet, ask, echo, get, park, puppet
+from puppets import WAIT, Puppet, ask, echo, get, mail, park, puppet
 
 contract = pytest.mark.contract
 
@@ -90,6 +92,106 @@ def send_large(to: pa.Pid) -> None:
 
 def length() -> int:
     return len(get())
+
+
+def hold_all_memory(flag: str) -> None:
+    """Take what there is, down to small pieces, say so, and keep it for a while, without giving way."""
+    held: Any = None
+    done = os.open(flag, os.O_CREAT | os.O_WRONLY)
+    for size in [10 * MB, MB, 100_000, 10_000, 1000]:
+        try:
+            while True:
+                held = (held, bytes(size))
+        except MemoryError:
+            continue
+    os.write(done, b".")
+    for _ in itertools.repeat(None, 100_000_000):
+        pass
+    del held
+    os.close(done)
+
+
+@contract("S2.2", "S4.1", "S4.3", "S9.2", partly=True)
+@pytest.mark.parametrize("watchers", [1, 3000])
+def test_no_signal_is_lost_where_memory_is_used_up(actor_system: pa.ActorSystem, tmp_path: Path, watchers: int) -> None:
+    # Found: an end whose telling failed half way left links and monitors waiting for ever. Where there is no memory for
+    # a signal the worker ends; so each of those who wait hears of it once, one way or the other.
+    pa.trap_exit(True)
+    boss, far = puppet(0), puppet(1)
+    victims = [pa.options(worker=0).spawn_link(park) for _ in range(20)]
+    refs = {pa.monitor(pid): pid for pid in victims for _ in range(watchers)}
+    far_refs = {far.do(pa.monitor, pid): pid for pid in victims}
+    boss.do(leave_memory, 30)
+    flag = tmp_path / "flag"
+    pa.options(worker=0, preempt=False).spawn(hold_all_memory, str(flag))
+    eventually(lambda: flag.exists() and flag.stat().st_size, "memory is used up")
+    for pid in victims:
+        pa.exit(pid, ("a reason", pid))
+    told = [pa.receive(pa.Down, timeout=2 * WAIT) for _ in refs]
+    assert {down.ref: down.pid for down in told} == refs
+    linked = [pa.receive(pa.Exit, timeout=WAIT) for _ in victims]
+    assert {item.pid for item in linked} == set(victims)
+    far_told = [far.do(get) for _ in far_refs]
+    assert {down.ref: down.pid for down in far_told} == far_refs
+    for reason in {repr(item.reason) for item in told + linked + far_told}:
+        assert reason.startswith(("('a reason'", "'system_limit'", "WorkerDown(", "Crash(")), reason
+    eventually(lambda: up(actor_system, 0), "worker 0 is there, or there again")
+    assert far.do(pa.worker_index) == 1
+    assert pa.receive(timeout=0, default="nothing twice") == "nothing twice"
+    assert far.do(mail) == []
+
+
+class Large:
+    """A request of 200 MB, or an answer."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytes(size)
+
+
+def large_reason() -> None:
+    pa.receive("end")
+    raise pa.ProcessExit(("a reason", bytes(200 * MB)))
+
+
+def never_runs(data: bytes) -> None:
+    pa.receive()
+
+
+class Answers(pa.GenServer):
+    def init(self) -> Any:
+        return None
+
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        return pa.Reply(bytes(200 * MB) if request == "large" else "small", state)
+
+
+@contract("S2.2", "S1.4", "S4.3", "S6.3", partly=True)
+def test_a_signal_whose_body_there_is_no_memory_for_comes_without_it(actor_system: pa.ActorSystem) -> None:
+    """Found: it was thrown away, and who waited for it did so for ever."""
+    os_pid = actor_system.worker_pids[0]
+    boss = puppet(0)
+    ender = pa.options(worker=1).spawn(large_reason)
+    watch = boss.do(pa.monitor, ender)
+    server = pa.options(worker=1).start(Answers)
+    boss.do(leave_memory, 60)
+    # A process whose arguments don't fit ends at once.
+    pid, ref = pa.options(worker=0).spawn_monitor(never_runs, bytes(200 * MB))
+    reason = pa.receive(pa.Down(ref, pid, pa.ANY), timeout=2 * WAIT).reason
+    assert isinstance(reason, pa.Crash)
+    assert reason.type == "MemoryError"
+    # A Down comes without its reason.
+    pa.send(ender, "end")
+    assert boss.do(get) == pa.Down(watch, ender, "system_limit")
+    # A call ends, whether its request or its answer is too large.
+    with pytest.raises(pa.RemoteError):
+        boss.do(pa.call, server, "large", timeout=None)
+    assert boss.do(pa.call, server, "small") == "small"
+    small = pa.options(worker=0).start(Answers)
+    with pytest.raises(pa.RemoteError):
+        pa.call(small, Large(200 * MB), timeout=None)
+    assert pa.call(small, "small") == "small"
+    boss.do(give_memory)
+    assert actor_system.worker_pids[0] == os_pid
 
 
 def leave_descriptors(more: int) -> None:

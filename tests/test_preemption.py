@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import math
+import multiprocessing
 import os
 import queue
 import re
@@ -28,13 +29,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import greenlet
 import pytest
 
 import parallel_actors as pa
 from leaks import eventually
 from parallel_actors.workers.preempt import TICK_SIGNAL
 from parallel_actors.workers.scheduler import Loop, current_scheduler
-from puppets import WAIT, Puppet, Witness, ask, echo, park, puppet
+from puppets import WAIT, Puppet, Witness, ask, echo, get, park, puppet
 from test_death import ended_at_last, gone
 from test_root import Start, run
 
@@ -1047,9 +1049,59 @@ def forked_returner(asker: pa.Pid) -> None:
     pa.send(asker, ("child", 7))
 
 
+def print_and_log() -> None:
+    for _ in range(100):
+        print("a child's line")
+        logging.getLogger("child").error("a child's record")
+
+
+def forked_printer(asker: pa.Pid) -> None:
+    """Found: it wrote into the worker's ring, and the root, which met the torn one, ended the node."""
+    pid = os.fork()
+    if pid == 0:
+        print_and_log()
+        os._exit(7)
+    print("the parent's line")
+    pa.send(asker, ("child", child_status(pid)))
+
+
+def fork_and_print() -> int:
+    pid = os.fork()
+    if pid == 0:
+        print_and_log()
+        os._exit(7)
+    return child_status(pid)
+
+
+def forked_by_a_thread(asker: pa.Pid) -> None:
+    status = pa.run_blocking(fork_and_print)
+    print("the parent's line")
+    pa.send(asker, ("child", status))
+
+
+def forked_by_multiprocessing(asker: pa.Pid) -> None:
+    child = multiprocessing.get_context("fork").Process(target=print_and_log)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    pa.send(asker, ("child", 7))
+
+
+FORKS = [
+    forked_hog,
+    forked_caller,
+    forked_leaver,
+    forked_raiser,
+    forked_returner,
+    forked_printer,
+    forked_by_a_thread,
+    forked_by_multiprocessing,
+]
+
+
 @contract("S1.8", partly=True)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("body", [forked_hog, forked_caller, forked_leaver, forked_raiser, forked_returner])
+@pytest.mark.parametrize("body", FORKS)
 def test_a_fork_in_a_process(actor_system: pa.ActorSystem, body: Callable[[pa.Pid], None]) -> None:
     # A fork has the worker's memory, rings and all: it must not go on as a second worker.
     on_1(hog)
@@ -1057,6 +1109,52 @@ def test_a_fork_in_a_process(actor_system: pa.ActorSystem, body: Callable[[pa.Pi
     assert pa.receive(("child", int), timeout=WAIT) == ("child", 7)
     eventually(lambda: not pa.is_alive(pid), "it has ended")
     answers(200)
+    answers(20, worker=0)
+    assert actor_system.running
+
+
+def in_greenlets(asker: pa.Pid, waits: str) -> None:
+    """Waits, or computes, in a greenlet of its own, twice; its own parent runs in between."""
+
+    def inner(first: object) -> object:
+        got: list[object] = [first]
+        for _ in range(2):
+            match waits:
+                case "receive":
+                    got.append(pa.receive(int, timeout=WAIT))
+                case "sleep":
+                    pa.sleep(0.01)
+                case "computes":
+                    spin(0.05)
+            got.append(parent.switch("half"))
+        return got
+
+    parent = greenlet.getcurrent()
+    mine = greenlet.greenlet(inner)
+    pa.send_after(0.02, pa.self_(), 1)
+    pa.send_after(0.04, pa.self_(), 2)
+    found = [mine.switch("first")]
+    pa.sleep(0.01)
+    found += [mine.switch("second"), mine.switch("third")]
+    pa.send(asker, ("found", found))
+
+
+@contract("S1.6", "S1.8", partly=True)
+@pytest.mark.parametrize("waits", ["receive", "sleep", "computes"])
+def test_user_code_may_have_greenlets_of_its_own(other: Puppet, waits: str) -> None:
+    """Found: it was resumed in its outermost one, with the wrong value, or never (SQLAlchemy has its own).
+
+    Nor is it cut there: its stack can't be unwound.
+    """
+    on_1(hog)
+    on_1(echo)
+    for _ in range(4):
+        on_1(in_greenlets, pa.self_(), waits)
+    mail: list[object] = [1, 2] if waits == "receive" else []
+    expected: list[object] = ["half", "half", ["first", *mail[:1], "second", *mail[1:], "third"]]
+    for _ in range(4):
+        assert pa.receive(("found", pa.ANY), timeout=WAIT)[1] == expected
+    answers(20)
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------
@@ -1264,6 +1362,141 @@ def test_a_worker_that_does_not_turn_when_a_process_is_to_end_is_killed(no_leaks
         answers(20)
         assert system.worker_pids[0] == before[0]
         assert system.worker_pids[1] != before[1]
+
+
+class Endless:
+    def __init__(self, asker: pa.Pid) -> None:
+        self.asker = asker
+
+    def __del__(self) -> None:
+        pa.send(self.asker, "up")
+        while True:
+            pass
+
+
+def endless_del(asker: pa.Pid, folder: str) -> None:
+    Endless(asker)
+
+
+class EndlessReason:
+    """Unpickling it never ends."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return hog, ()
+
+
+def leave_endlessly() -> None:
+    pa.receive("leave")
+    raise pa.ProcessExit(EndlessReason())
+
+
+def keep_endless() -> None:
+    pa.process_dict()["endless"] = EndlessReason()
+
+
+@contract("S1.8", "S1.7", partly=True)
+@pytest.mark.parametrize("way", ["exit", "down", "link", "dictionary"])
+def test_a_reason_that_never_unpickles_starves_nobody(other: Puppet, way: str) -> None:
+    """Found: it was unpickled in the middle of a signal, where nothing could be cut: the worker stood still."""
+    far = pa.options(worker=0).spawn(leave_endlessly)
+    one = puppet(1)
+    match way:
+        case "exit":
+            one.do(pa.trap_exit, True)
+            pa.exit(one.pid, EndlessReason())
+        case "down":
+            one.do(pa.monitor, far)
+        case "link":
+            one.do(pa.trap_exit, True)
+            one.do(pa.link, far)
+        case "dictionary":
+            target = puppet(0)
+            target.do(keep_endless)
+            # What can't travel is shown by its repr().
+            assert "EndlessReason" in one.do(pa.process_info, target.pid)["dictionary"]["endless"]
+            answers(20, worker=0)
+            answers(20)
+            return
+    pa.send(far, "leave")
+    reason = one.do(get).reason
+    assert isinstance(reason, pa.Crash)
+    assert reason.type == "TimeoutError"
+    answers(20)
+
+
+ENDLESS_MODULE = """
+import parallel_actors as pa
+from test_preemption import KEPT
+pa.send(KEPT[-1], "up")
+while True:
+    pass
+"""
+
+
+def endless_import(asker: pa.Pid, folder: str) -> None:
+    sys.path.insert(0, folder)
+    KEPT.append(asker)
+    importlib.import_module("endless_module")
+
+
+def log_without_end(asker: pa.Pid, folder: str) -> None:
+    class Endless(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            pa.send(asker, "up")
+            while True:
+                pass
+
+    logger = logging.getLogger("without end")
+    logger.addHandler(Endless())
+    try:
+        logger.warning("never written")
+    finally:
+        logger.handlers.clear()
+
+
+def endless_callback(asker: pa.Pid, folder: str) -> None:
+    def callback(x: object) -> None:
+        pa.send(asker, "up")
+        hog()
+
+    np.frompyfunc(callback, 1, 1)(np.arange(2))
+
+
+@contract("S1.10", partly=True)
+@pytest.mark.parametrize("body", [endless_del, endless_import, endless_callback])
+def test_a_worker_where_nothing_can_be_cut_when_a_process_is_to_end_is_killed(
+    no_leaks: None, tmp_path: Path, body: Callable[[pa.Pid, str], None]
+) -> None:
+    """Found: the ticks that came there counted as turns, and the worker stayed as it was for ever."""
+    (tmp_path / "endless_module.py").write_text(ENDLESS_MODULE)
+    with pa.ActorSystem(workers=2, stuck_timeout=0.3, stop_timeout=600) as system:
+        before = system.worker_pids
+        neighbour, ref = pa.options(worker=1).spawn_monitor(park)
+        _, other = pa.options(worker=1).spawn_monitor(park)
+        pa.options(worker=1).spawn(body, pa.self_(), str(tmp_path))
+        assert pa.receive("up", timeout=WAIT) == "up"
+        pa.exit(neighbour, "kill")
+        assert pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason == "killed"
+        # It can't unwind.
+        assert pa.receive(pa.Down(other, pa.ANY, pa.ANY), timeout=WAIT).reason == pa.WorkerDown(1, 9)
+        answers(20)
+        assert system.worker_pids[0] == before[0]
+
+
+@contract("S1.10", "S1.9", partly=True)
+@pytest.mark.parametrize("body", [endless_import, endless_callback, log_without_end])
+def test_a_process_that_can_not_be_cut_ends_when_it_is_killed(
+    other: Puppet, tmp_path: Path, body: Callable[[pa.Pid, str], None]
+) -> None:
+    (tmp_path / "endless_module.py").write_text(ENDLESS_MODULE)
+    os_pid = other.do(os.getpid)
+    pid = on_1(body, pa.self_(), str(tmp_path))
+    assert pa.receive("up", timeout=WAIT) == "up"
+    assert killed(pid) == "killed"
+    answers(20)
+    assert other.do(os.getpid) == os_pid
+    if body is endless_import:
+        other.do(forget_modules, str(tmp_path), ["endless_module"])
 
 
 @contract("S1.10", partly=True)

@@ -432,7 +432,9 @@ def exit(target, reason, /):
             flags = IS_KILL
         elif reason == "normal":
             flags = IS_NORMAL
-    s.exit_signal(pid, p.pid, s.codec.isolate(reason), flags, 0)
+    reason = s.codec.isolate(reason)
+    s.reach(pid.hi)
+    s.exit_signal(pid, p.pid, reason, flags, 0)
     if p.pending is not None:
         s.check(p)
 
@@ -568,7 +570,9 @@ def link(target, /):
     """Link the caller and `target`: when one ends abnormally, so does the other (OTP: `link/1`)."""
     cdef Scheduler s = here()
     cdef Process p = acting(s)
-    s.add_link(p, resolve(s, target))
+    cdef Pid pid = resolve(s, target)
+    s.reach(pid.hi)
+    s.add_link(p, pid)
     if p.pending is not None:
         s.check(p)
 
@@ -590,6 +594,8 @@ def monitor(target, /, *, bint alias=False):
         pid = named(s, <str>target)
     else:
         pid = resolve(s, target)
+    if pid is not None:
+        s.reach(pid.hi)
     ref = s.make_ref(p)
     # Nobody has the name: the Down comes at once, and takes the alias away.
     if alias and pid is not None:

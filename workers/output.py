@@ -2,7 +2,8 @@
 
 `sys.stdout` and `sys.stderr` are replaced by `LineWriter`: it keeps an unfinished line per process and hands whole
 lines to the root, as messages in the worker's ring: so they keep the order of each process, and a killed worker's
-last lines arrive. (A file object shared by all processes of a worker would mix their lines, and isn't re-entrant.)
+last lines arrive. A child that user code forks has no ring: it writes to the streams of the OS process. (A file object
+shared by all processes of a worker would mix their lines, and isn't re-entrant.)
 Records of `logging` go the same way, formatted here; where the program that started the system wants them as records
 (`forward_logs`), with their fields, as plain values.
 
@@ -78,6 +79,9 @@ class LineWriter(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self._scheduler.forked:
+            os.write(self._number, text.encode("utf-8", "backslashreplace"))
+            return len(text)
         lines, newline, rest = text.rpartition("\n")
         unfinished = self._scheduler.partial_lines
         pid = self._scheduler.running_pid
@@ -95,7 +99,7 @@ class LineWriter(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        if self._interactive:
+        if self._interactive and not self._scheduler.forked:
             kept = self._scheduler.partial_lines.get(self._scheduler.running_pid)
             if kept and self._number in kept:
                 self._hand_over(kept.pop(self._number))
@@ -120,6 +124,9 @@ class RootHandler(logging.Handler):
         try:
             text = self.format(record)
             scheduler = self._scheduler
+            if scheduler.forked:
+                os.write(2, f"{text}\n".encode("utf-8", "backslashreplace"))
+                return
             source = getattr(record, "source", None) or source_of(scheduler)
             scheduler.send_to_root(
                 (
@@ -184,6 +191,7 @@ def install(
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     bound(scheduler, max_reports)
+    os.register_at_fork(after_in_child=scheduler.was_forked)
 
 
 def bound(scheduler: Scheduler, max_reports: int) -> None:

@@ -7,7 +7,7 @@ cdef struct Record:
     uint8_t flags
     uint16_t aux
     const uint8_t* body      # valid until release() or the following next()
-    size_t size
+    size_t size              # of a lost body (kind 1, flags: its own kind, aux: its own flags): `body` is its first 304 bytes
 
 # One record of the overflow; its bytes follow it in the same allocation.
 cdef struct Waiting:
@@ -37,10 +37,12 @@ cdef class Outbox:           # one per (self -> peer), owned by self's thread
     cdef uint32_t largest                     # body of a record that goes unfragmented
     cdef bint reserved
     cdef bint usable                          # the epoch is ours; stays so until peer_down
+    cdef bint owed                            # a reset that there was no memory for
     cdef Waiting* first
     cdef Waiting* last
 
     cdef bint _ready(self) except -1
+    cdef void _reset(self) noexcept
     cdef bint _room(self, uint32_t padded) noexcept nogil
     cdef bint _write(self, uint8_t kind, uint8_t flags, uint16_t aux, const void* a, size_t na, const void* b, size_t nb,
                      const void* c, size_t nc) noexcept nogil
@@ -55,6 +57,7 @@ cdef class Outbox:           # one per (self -> peer), owned by self's thread
     cdef int put(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux,
                  const void* head, size_t nhead, const void* payload, size_t npayload) except -2
     cdef bint flush(self) except -1           # True: the overflow is empty now
+    cdef int need(self) except -1             # SegmentFull, if there is no memory for the ring
     cdef void peer_down(self, uint32_t dead_incarnation) except *
 
 @cython.final
@@ -73,19 +76,23 @@ cdef class Inbox:            # one per (peer -> self), owned by self's thread
     cdef uint64_t tail_seen
     cdef uint32_t size
     cdef bint usable
+    cdef bint owed                            # a reset that there was no memory for: `settle` tries again
     cdef bytes gathering                      # fragments so far
     cdef uint64_t gathered
     cdef uint64_t lost                        # size of a body that there is no memory for; 0 = none is under way
+    cdef uint8_t[304] lost_start              # its first bytes: the scheduler's own part, and a name of 255
     cdef uint8_t kind
     cdef uint8_t flags
     cdef uint16_t aux
 
     cdef bint _ready(self) except -1
+    cdef void _reset(self) noexcept
     cdef void _publish(self) noexcept nogil
     cdef int _fragment(self, Record* r, uint8_t flags, const uint8_t* body, size_t n) except -1
     cdef int _lose(self, Record* r, uint8_t flags) noexcept
     cdef bint next(self, Record* r) except -1      # False: nothing (also when the epoch isn't ours)
     cdef void release(self) noexcept
+    cdef bint settle(self) except -1               # True: no reset is owed (any more)
     cdef bint more(self) except -1                 # a look: next() would find a record or a fragment
     cdef void set_born(self, uint64_t counter) noexcept nogil
     cdef void peer_down(self, uint32_t dead_incarnation) except *   # after draining with next()

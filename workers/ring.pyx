@@ -22,6 +22,10 @@ of the ring and 8 bytes; a hungry producer thus has almost half a ring unread be
 less than an eighth stays unpublished when all is read, so that in the end there is room.) The same bell tells a new
 incarnation that the survivor has handed its ring over.
 
+**No memory.** A ring that can't be made (`SegmentFull`) fails a message at once, but a control signal waits in the overflow for the
+memory. A header page that can't be made when the peer dies was never written, so nothing is lost with it: the reset of that
+ring is owed, and done before its first use.
+
 **Who may touch what.** `usable` means: the epoch was ours at some time since the last `peer_down`. Nobody but ourselves changes it while
 we live (the root only touches rings whose two sides are dead), so it isn't read again for each record.
 """
@@ -32,6 +36,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from posix.unistd cimport read
 
+from parallel_actors.workers.errors import SegmentFull
 from parallel_actors.workers.segment cimport (
     Segment,
     fence,
@@ -65,6 +70,7 @@ cdef enum:
     FRAGMENT_FIRST = 1
     FRAGMENT_LAST = 2
     FRAGMENT_ABORT = 4               # forget this body: its producer has no memory for the rest
+    LOST_START = 304                 # bytes kept of a body that there is no memory for
     FIRST = 16                       # the first fragment's own fields: total u64, kind u8, flags u8, aux u16, 0 u32
 
 cdef struct Head:
@@ -138,12 +144,27 @@ cdef class Outbox:
             # Before anything is read: a read of a hole allocates too, and is SIGBUS where memory is full.
             self.segment.need_ring(self.endpoint, self.peer)
             self.reserved = True
+        if self.owed:
+            self._reset()
         if ld64_acquire(self.ring + EPOCH) != (<uint64_t>self.incarnation << 32 | self.peer_incarnation):
             return False
         self.tail = ld64_relaxed(self.ring + TAIL)
         self.head_seen = ld64_acquire(self.ring + HEAD)
         self.usable = True
         return True
+
+    cdef void _reset(self) noexcept:
+        """Hand the ring over to the incarnations that live now, unless it is theirs already. Its header page exists."""
+        self.owed = False
+        # The news may be late: an endpoint that went live after the count-up believes the new incarnation from the start. Then the
+        # ring may be handed over already, and in use: resetting it again would lose records.
+        if ld64_acquire(self.ring + EPOCH) != (<uint64_t>self.incarnation << 32 | self.peer_incarnation):
+            self.usable = False
+            self.segment.reset_ring(self.endpoint, self.peer, self.incarnation, self.peer_incarnation)
+
+    cdef int need(self) except -1:
+        self._ready()
+        return 0
 
     cdef bint _room(self, uint32_t padded) noexcept nogil:
         """Whether `padded` bytes go in, with the marker that they may need. If not: asks for the room bell."""
@@ -302,8 +323,11 @@ cdef class Outbox:
         cdef bint wrote = False
         if self.first == NULL:
             return True
-        if not self._ready():
-            return False
+        try:
+            if not self._ready():
+                return False
+        except SegmentFull:
+            return False            # signals that were told so already: they wait
         while self.first != NULL:
             w = self.first
             if w.incarnation != self.peer_incarnation:
@@ -335,8 +359,6 @@ cdef class Outbox:
         cdef Waiting* end = NULL
         if self.segment is None or self.segment.base == NULL:
             raise ValueError("this Outbox's Segment is closed")
-        # First what can fail, so that a failure changes nothing.
-        self.segment.need_header(self.endpoint, self.peer)
         if dead_incarnation >= self.peer_incarnation:
             self.peer_incarnation = dead_incarnation + 1
         while self.first != NULL:
@@ -353,11 +375,11 @@ cdef class Outbox:
             end = w
         self.first = kept
         self.last = end
-        # The news may be late: an endpoint that went live after the count-up believes the new incarnation from the start. Then the
-        # ring may be handed over already, and in use: resetting it again would lose records.
-        if ld64_acquire(self.ring + EPOCH) != (<uint64_t>self.incarnation << 32 | self.peer_incarnation):
+        if self.segment.reserve_header(self.endpoint, self.peer):
+            self._reset()
+        else:
             self.usable = False
-            self.segment.reset_ring(self.endpoint, self.peer, self.incarnation, self.peer_incarnation)
+            self.owed = True
 
     # --- for Python: tests and debugging ---
 
@@ -446,7 +468,11 @@ cdef class Inbox:
             raise ValueError("this Inbox's Segment is closed")
         if self.usable:
             return True
-        self.segment.need_header(self.peer, self.endpoint)
+        # No page, and no memory for one: then there is no record either, since its producer would have made it.
+        if not self.segment.reserve_header(self.peer, self.endpoint):
+            return False
+        if self.owed:
+            self._reset()
         if ld64_acquire(self.ring + EPOCH) != (<uint64_t>self.peer_incarnation << 32 | self.incarnation):
             return False
         self.position = self.released = self.published = ld64_relaxed(self.ring + HEAD)
@@ -520,15 +546,16 @@ cdef class Inbox:
                 raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a first fragment that can't be one")
             first = <First*>body
             self.gathered = 0
+            self.kind = first.kind
+            self.flags = first.flags
+            self.aux = first.aux
             try:
                 self.gathering = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>first.total)
             except MemoryError:
                 # It is read to its end and thrown away: what comes behind it goes on.
                 self.lost = first.total
+                memcpy(self.lost_start, body + FIRST, min(n - FIRST, <size_t>LOST_START))
                 return self._lose(r, flags)
-            self.kind = first.kind
-            self.flags = first.flags
-            self.aux = first.aux
             body += FIRST
             n -= FIRST
         if self.lost:
@@ -551,13 +578,13 @@ cdef class Inbox:
         return 1
 
     cdef int _lose(self, Record* r, uint8_t flags) noexcept:
-        """One fragment of a body that there is no memory for; 1 at its end: a record of KIND_FRAGMENT, without a body, of the lost size."""
+        """One fragment of a body that there is no memory for; 1 at its end: a record of KIND_FRAGMENT, of the lost size, with its first bytes."""
         if not flags & FRAGMENT_LAST:
             return 0
         r.kind = KIND_FRAGMENT
-        r.flags = 0
-        r.aux = 0
-        r.body = NULL
+        r.flags = self.kind
+        r.aux = self.flags
+        r.body = self.lost_start
         r.size = self.lost
         self.lost = 0
         return 1
@@ -577,10 +604,22 @@ cdef class Inbox:
     cdef void peer_down(self, uint32_t dead_incarnation) except *:
         if self.segment is None or self.segment.base == NULL:
             raise ValueError("this Inbox's Segment is closed")
-        self.segment.need_header(self.peer, self.endpoint)
         if dead_incarnation >= self.peer_incarnation:
             self.peer_incarnation = dead_incarnation + 1
-        # A late WDOWN, of an incarnation that we never believed in: see Outbox.peer_down.
+        if self.segment.reserve_header(self.peer, self.endpoint):
+            self._reset()
+        else:
+            self.usable = False
+            self.owed = True
+
+    cdef bint settle(self) except -1:
+        if self.owed:
+            self._ready()
+        return not self.owed
+
+    cdef void _reset(self) noexcept:
+        self.owed = False
+        # A late WDOWN, of an incarnation that we never believed in: see Outbox._reset.
         if ld64_acquire(self.ring + EPOCH) == (<uint64_t>self.peer_incarnation << 32 | self.incarnation):
             return
         self.usable = False
@@ -599,7 +638,8 @@ cdef class Inbox:
         cdef Record r
         if not self.next(&r):
             return None
-        body = self.whole if self.whole is not None else PyBytes_FromStringAndSize(<const char*>r.body, r.size)
+        body = self.whole if self.whole is not None else PyBytes_FromStringAndSize(
+            <const char*>r.body, LOST_START if r.kind == KIND_FRAGMENT else r.size)
         out = (r.kind, r.flags, r.aux, body)
         self.release()
         return out

@@ -197,6 +197,7 @@ cdef class Scheduler:
     cdef uint8_t *again             # inboxes with more to read than one turn takes
     cdef int again_count
     cdef Py_ssize_t backlog         # outboxes with an overflow
+    cdef list owing                 # inboxes whose reset there was no memory for
     cdef RunQueue high, normal, low # by priority
     cdef RunQueue hogs              # cut while they computed: they get every second tick while others have work
     cdef readonly Py_ssize_t queue_length   # of all four together
@@ -204,7 +205,8 @@ cdef class Scheduler:
     cdef Tick tick                  # None: this endpoint's processes are never cut (root, guests)
     cdef bint hog_due               # a tick has passed since a hog had its turn
     cdef bint asleep                # in epoll
-    cdef bint forked                # this is a copy, in an OS process that user code has forked: it must not touch the rings
+    cdef int guarded                # ticks since user code began on the runtime's own account (a reason, say); 0 = none does
+    cdef readonly bint forked       # this is a copy, in an OS process that user code has forked: it must not touch the rings
     cdef int64_t spin               # ns that a look at the rings goes on before it becomes a sleep; 0: not at all
     cdef object stood_at            # (frame, instruction) of the latest tick in code that may hold a lock
     cdef int stood                  # ticks in a row there
@@ -212,6 +214,8 @@ cdef class Scheduler:
     cdef bint collecting            # the garbage collector runs: finalizers may be called anywhere
     cdef bint collect_due           # a full garbage collection is
     cdef object ballast             # let go when memory is used up
+    cdef bytes no_body              # a body that raises MemoryError, encoded: for a spawn that there is no memory for
+    cdef bytes no_reason            # the reason "system_limit", encoded: for one that there is no memory for
     cdef int collections            # of the middle generation since the last full one
     cdef object collector           # who decides what a full one looks at (collector.py)
     cdef uint64_t slices            # turns given to processes
@@ -219,7 +223,7 @@ cdef class Scheduler:
     cdef int64_t ticked_at          # when that was
     cdef int64_t uncut_since        # since when the running process has kept others waiting; 0 = it doesn't
     cdef uintptr_t base             # the C stack where every process begins
-    cdef uint64_t ticks             # that came while a process ran
+    cdef uint64_t beats             # ticks that found a process which computes for itself, or could take the processor from it
     cdef readonly uint64_t cuts     # how often a process was cut
     cdef readonly int64_t long_schedule     # ns that a process may keep others waiting before it is reported
     cdef Py_ssize_t long_mailbox    # messages at which a mailbox is reported
@@ -302,6 +306,7 @@ cdef class Scheduler:
     cdef Process next_process(self)
     cdef Process pick(self)
     cdef int ticked(self, object frame) except -1
+    cdef int where(self, object frame, const char **library) except -1
     cdef int unwind(self, Process p, object frame) except -1
     cdef int cut(self, Process p) except -1
     cdef Process a_janitor(self)
@@ -324,11 +329,18 @@ cdef class Scheduler:
     # transport
     cdef Outbox outbox(self, uint32_t e)
     cdef Inbox inbox(self, uint32_t e)
+    cdef int reach(self, uint64_t hi) except -1
+    cdef int wait_for_memory(self, Outbox box, uint32_t inc, int kind, int flags, int aux, const void *head, size_t nhead, bytes payload) except -1
+    cdef int out_of_memory(self) except -1
+    cdef int keep_ballast(self) except -1
+    cdef int guard(self) except -1
+    cdef int tell_of_end(self, Process p, Extra extra, object reason) except -1
     cdef int poll(self, int64_t wait_ns) except -1
     cdef int turn_over(self, int64_t wait_ns) except -1
     cdef int drain(self) except -1
     cdef int drain_one(self, uint32_t e) except -1
     cdef int signal(self, uint32_t e, Record *r) except -1
+    cdef int signal_lost(self, uint32_t e, Record *r) except -1
     cdef int flush(self) except -1
     cdef int fire_timers(self) except -1
     cdef int park(self, int64_t wait_ns) except -1

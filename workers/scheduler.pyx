@@ -39,7 +39,7 @@ from parallel_actors.workers.ring cimport ring_born
 from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
 
 from parallel_actors.workers.errors import (
-    NameTaken, NoProc, NotPicklable, NotRegistered, NotRunning, ProcessExit, ProcessKilled,
+    NameTaken, NoProc, NotPicklable, NotRegistered, NotRunning, ProcessExit, ProcessKilled, SegmentFull,
 )
 from parallel_actors.workers.reasons import Crash, Down, Exit, WorkerDown, is_normal
 
@@ -52,6 +52,7 @@ cdef extern from *:
     #ifdef __GLIBC__
     #include <malloc.h>
     #endif
+    #include <string.h>
     #include <sys/epoll.h>
     #include <sys/syscall.h>
 
@@ -111,6 +112,13 @@ cdef extern from *:
         malloc_trim(0);
     #endif
     }
+    /* Ends a worker that could not tell others what they wait for. Needs no memory. */
+    static void pa_no_memory(void) {
+        static const char text[] = "parallel_actors: this worker has no memory left for signals to other processes: it ends\\n";
+        ssize_t r = write(2, text, sizeof text - 1);
+        (void)r;
+        _exit(12);
+    }
     static void pa_relax(void) {
     #if defined(__x86_64__) || defined(__i386__)
         __builtin_ia32_pause();
@@ -152,6 +160,7 @@ cdef extern from *:
     void pa_headroom(int)
     int64_t pa_now() nogil
     void pa_relax() nogil
+    void pa_no_memory() nogil
     void pa_trim() nogil
     int pa_epoll_create() nogil
     int pa_epoll_add(int, int) nogil
@@ -485,6 +494,7 @@ cdef class Scheduler:
         self.outboxes = [None] * n
         self.inboxes = [None] * n
         self.flow_waiting = []
+        self.owing = []
         self.pool = []
         self.abandoned = []
         self.timers = TimerHeap()
@@ -495,6 +505,9 @@ cdef class Scheduler:
         self.tick = tick
         if role == "worker":
             self.ballast = bytearray(BALLAST)
+        self.no_reason = self.codec.encode("system_limit")
+        if role == "worker":
+            self.no_body = self.codec.encode((no_memory_for_arguments, (), None, None, ()))
         self.long_schedule = <int64_t>(long_schedule * 1e9)
         self.long_mailbox = long_mailbox
         self.spin = <int64_t>(spin * 1e9)
@@ -547,6 +560,10 @@ cdef class Scheduler:
         """Undo `watch_fd`."""
         if self.watched_fds.pop(fd, None) is not None:
             pa_epoll_del(self.epoll, fd)
+
+    def was_forked(self):
+        """For `os.register_at_fork`: this is a copy from now on, in an OS process that user code has forked."""
+        self.forked = True
 
     def lose(self, reason):
         """Guest: the system is gone; whatever waits, or is called from now on, raises NotRunning(reason)."""
@@ -947,16 +964,63 @@ cdef class Scheduler:
             return 0
         if self.closed:
             raise NotRunning("the actor system of this thread has ended: start another one")
+        if self.forked:
+            raise NotRunning("this OS process was forked from a worker: it is no part of the actor system")
         if payload is not None:
             data = payload
             n = len(payload)
         box = self.outbox(e)
-        done = box.put(inc, <uint8_t>kind, <uint8_t>flags, <uint16_t>aux, head, nhead, data, n)
+        try:
+            done = box.put(inc, <uint8_t>kind, <uint8_t>flags, <uint16_t>aux, head, nhead, data, n)
+        except MemoryError:
+            if may_block:
+                raise               # a message, or a spawn: its sender hears of it
+            return self.wait_for_memory(box, inc, kind, flags, aux, head, nhead, payload)
         if done == 0:
             self.backlog = 1
             # Nobody flushes for a guest that has gone on to other things: it waits for every record.
             if self.role == "guest" or may_block and (box.queued_bytes > FLOW_BYTES or box.queued_count > FLOW_COUNT):
                 self.hold_sender(box)
+        return 0
+
+    cdef int wait_for_memory(self, Outbox box, uint32_t inc, int kind, int flags, int aux, const void *head, size_t nhead, bytes payload) except -1:
+        """A signal that others wait for is never lost (S2.2): for a ring that can't be made it stays in the overflow; where there is no
+        memory for that either, an exit or a Down goes without its reason; and if even that fails, this worker ends.
+        """
+        cdef const char *body
+        cdef size_t n
+        self.backlog = 1
+        for data in (payload, self.no_reason) if kind == EXIT or kind == DOWN else (payload,):
+            body = NULL
+            n = 0
+            if data is not None:
+                body = <bytes>data
+                n = len(<bytes>data)
+            try:
+                box._queue(inc, <uint8_t>kind, <uint8_t>flags, <uint16_t>aux, head, nhead, body, n, 0)
+                return 0
+            except MemoryError:
+                self.ballast = None
+        return self.out_of_memory()
+
+    cdef int out_of_memory(self) except -1:
+        """Called in an `except MemoryError`, where a control signal would be lost: rather a dead worker, of which all others hear."""
+        if self.role == "worker":
+            pa_no_memory()
+        raise
+
+    cdef int keep_ballast(self) except -1:
+        if self.ballast is None and self.role == "worker":
+            try:
+                self.ballast = bytearray(BALLAST)
+            except MemoryError:
+                pass        # others hold the rest; the next one that fails has no more room than this one
+        return 0
+
+    cdef int reach(self, uint64_t hi) except -1:
+        """Raise SegmentFull now, while nothing is done yet, if there is no memory for a ring to that endpoint."""
+        if hi != self.hi and hi_nonce(hi) == self.segment.nonce and hi_endpoint(hi) < self.segment.endpoints and not self.closed:
+            self.outbox(hi_endpoint(hi)).need()
         return 0
 
     cdef int hold_sender(self, Outbox box) except -1:
@@ -1037,15 +1101,28 @@ cdef class Scheduler:
         """The reason as this receiver's own value."""
         if type(reason) is not Encoded:
             return reason
-        # User code, in the middle of a signal: it can't block, and nothing is raised in it.
+        # User code, in the middle of a signal: it can't block, and nothing is raised in it but the end of its time.
         running = self.current
         self.current = None
+        guarded = self.guard()
         try:
             return self.decoded(reason)
         except BaseException as error:
             return Crash.from_exception(error)
         finally:
+            self.guarded = guarded
             self.current = running
+
+    cdef int guard(self) except -1:
+        """User code is about to run on the runtime's own account, where nothing can be cut: after GRACE_TICKS it is ended by a TimeoutError.
+
+        Returns what `guarded` was, for the end of it.
+        """
+        cdef int before = self.guarded
+        self.guarded = before or 1
+        if self.tick is not None and not self.tick.armed:
+            self.tick.arm(TICK_NS)
+        return before
 
     def clean_reason(self, reason):
         """A reason that can travel: itself where it is immutable, Encoded otherwise, a Crash where it can't be pickled."""
@@ -1053,6 +1130,7 @@ cdef class Scheduler:
             return reason
         running = self.current
         self.current = None             # as in reason_value
+        guarded = self.guard()
         try:
             if self.codec.isolate(reason) is reason:
                 return reason
@@ -1061,6 +1139,7 @@ cdef class Scheduler:
         except BaseException as error:
             return Crash.from_exception(error)
         finally:
+            self.guarded = guarded
             self.current = running
 
     cdef int terminate(self, Process p, object reason) except -1:
@@ -1076,14 +1155,24 @@ cdef class Scheduler:
         finally:
             pa_headroom(-HEADROOM)
 
-    cdef int terminate_now(self, Process p, object reason) except -1:
+    cdef int tell_of_end(self, Process p, Extra extra, object reason) except -1:
         cdef Link link
         cdef Pid other
+        cdef Ref ref
+        cdef int flags = BY_LINK | (IS_NORMAL if is_normal_exit(reason) else 0)
+        for ref, other in list(extra.monitors.items()):
+            self.forget_monitor(ref, other)
+        for other, link in list(extra.links.items()):
+            self.exit_signal(other, p.pid, reason, flags, link.peer)
+        for ref, other in list(extra.watchers.items()):
+            self.send_down(other, ref, p.pid, reason)
+        return 0
+
+    cdef int terminate_now(self, Process p, object reason) except -1:
         cdef Ref ref
         cdef Process caller
         cdef Extra extra = p.extra
         cdef bint has_stack
-        cdef int flags
         has_stack = p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None)
         del self.table[p.pid.lo]
         p.pid.process = None
@@ -1101,13 +1190,16 @@ cdef class Scheduler:
             if extra.aliases is not None:
                 for ref in list(extra.aliases):
                     self.aliases.pop(ref.lo, None)
-            for ref, other in list(extra.monitors.items()):
-                self.forget_monitor(ref, other)
-            flags = BY_LINK | (IS_NORMAL if is_normal_exit(reason) else 0)
-            for other, link in list(extra.links.items()):
-                self.exit_signal(other, p.pid, reason, flags, link.peer)
-            for ref, other in list(extra.watchers.items()):
-                self.send_down(other, ref, p.pid, reason)
+            try:
+                self.tell_of_end(p, extra, reason)
+            except MemoryError:
+                # Once more from the beginning: what comes twice is ignored, what doesn't come is waited for.
+                self.ballast = None
+                try:
+                    self.tell_of_end(p, extra, reason)
+                except MemoryError:
+                    self.out_of_memory()
+                self.keep_ballast()
             for e in extra.tied or ():
                 if self.ties[e] is not None:
                     (<set>self.ties[e]).discard(p)
@@ -1353,7 +1445,10 @@ cdef class Scheduler:
         while self.drain_one(e):
             pass
         # Also where the news is late (we went live after the root had counted the slot up): the rings may still be the dead one's.
-        self.inbox(e).peer_down(inc)
+        box = self.inbox(e)
+        box.peer_down(inc)
+        if box.owed and box not in self.owing:
+            self.owing.append(box)
         self.outbox(e).peer_down(inc)
         self.backlog = 1
         if inc < self.believed[e]:
@@ -1425,6 +1520,8 @@ cdef class Scheduler:
         if inc < self.believed[e]:
             raise NoProc(f"worker {e} has been replaced", reason=NOPROC)
         data = self.codec.encode(operation)
+        if e != self.endpoint:
+            self.outbox(e).need()
         self.ref_counter += 1
         ref = new_ref(self.hi, self.ref_counter)
         head.a = ref.hi
@@ -1601,6 +1698,7 @@ cdef class Scheduler:
         cdef pa_head head
         cdef uint64_t lo
         memcpy(&head, r.body, 32)
+        guarded = self.guard()
         try:
             operation = self.codec.decode(r.body + 32, r.size - 32)
             lo = self.unborn_of(operation)
@@ -1611,6 +1709,8 @@ cdef class Scheduler:
             reply = (True, self.perform(operation))
         except Exception as error:
             reply = (False, error)
+        finally:
+            self.guarded = guarded
         if head.a == self.hi:
             asked = self.requests.pop(head.b, None)
             if asked is not None:
@@ -2033,8 +2133,9 @@ cdef class Scheduler:
         # A finalizer that the collector has called waits: the collection goes on when it is resumed.
         cdef bint collecting = self.collecting
         self.collecting = False
-        # From here on a signal that ends `p` sees that it holds a stack.
-        p.carrier = self.carrier
+        # From here on a signal that ends `p` sees that it holds a stack. It is not always a carrier's: user code may have greenlets of
+        # its own (SQLAlchemy, gevent), and wait in one.
+        p.carrier = pa_current()
         pa_headroom(HEADROOM)       # with `p` queued and nobody current, nothing may fail
         try:
             q = self.pick()
@@ -2100,7 +2201,7 @@ cdef class Scheduler:
         self.report("abandoned", {"pid": p.pid, "reason": p.pending.reason})
         self.exiting -= 1
         p.state = DEAD
-        self.abandoned.append(self.carrier)
+        self.abandoned.append(pa_current())
         self.switch_away(p)
         return 0
 
@@ -2118,12 +2219,16 @@ cdef class Scheduler:
             self.ticked_at = pa_now()
             if self.asleep and not fresh:
                 self.tick.disarm()
+            if self.guarded:
+                self.guarded += 1
+                if self.guarded > GRACE_TICKS and not self.collecting:
+                    self.guarded = 1        # what makes a reason of this has its own time
+                    raise TimeoutError("expected an exit reason, or a value in a process dictionary, to be pickled or unpickled in a second, and it wasn't")
             return 0
         if self.tick.plain == 0 and p.flags & SYSTEM:
             self.tick.calibrate(self.base)
             self.tick.arm(TICK_NS)
             return 0
-        self.ticks += 1
         now = pa_now()
         gap = now - self.ticked_at
         self.ticked_at = now
@@ -2147,6 +2252,7 @@ cdef class Scheduler:
             return self.unwind(p, frame)
         if self.queue_length == 0:
             self.uncut_since = 0
+            self.beats += 1
             return 0
         if gap > self.long_schedule:
             self.late(p, gap, IN_NATIVE, NULL)
@@ -2154,23 +2260,38 @@ cdef class Scheduler:
             self.hog_due = self.hogs.head is not None
             if fresh:
                 self.uncut_since = 0
+                self.beats += 1
                 return 0        # its turn began since the last tick
         if self.collecting:
             place = IN_DEL
         elif p.shield or p.flags & UNCUT:
             place = CUTTABLE
         else:
-            place = self.tick.place(frame, self.base, &library)
+            place = self.where(frame, &library)
             if place == CUTTABLE:
                 p.flags &= ~WAITS_LOCK
                 return self.cut(p)
             if place == IN_LOCK and (self.stands_still(p, frame) or self.uncut_since and now - self.uncut_since > LOCK_NS):
                 return self.cut(p)
+        # Where nobody can have the processor the heartbeat stands still (S1.10); an import has some more time.
+        if place == IN_IMPORT and now - self.uncut_since < <int64_t>IMPORT_TICKS * TICK_NS:
+            self.beats += 1
         if self.uncut_since == 0:
             self.uncut_since = now
+            self.beats += 1
         elif now - self.uncut_since > (SHIELD_NS if p.shield else self.long_schedule):
             self.late(p, now - self.uncut_since, place, library)
         return 0
+
+    cdef int where(self, object frame, const char **library) except -1:
+        """`Tick.place`, for code that stands on a carrier. The stack of a greenlet of the user's own ends where others may lie by now: it can't
+        be unwound, so nobody knows whether a native library is below.
+        """
+        if pa_current().parent is not self.hub:
+            if library != NULL:
+                library[0] = "a greenlet of its own"
+            return IN_NATIVE
+        return self.tick.place(frame, self.base, library)
 
     def stands_still(self, Process p, frame):
         """Whether `p`, in code that may hold a lock, waits for one itself: it is where it was for some ticks."""
@@ -2202,16 +2323,20 @@ cdef class Scheduler:
         cdef int place
         if self.collecting:
             return 0
-        place = self.tick.place(frame, self.base, NULL)
-        if place == IN_DEL or place == IN_LOCK and not self.stands_still(p, frame):
-            return 0
+        place = self.where(frame, NULL)
+        if place == IN_DEL:
+            return 0            # an exception would end there, and change nothing: where it doesn't return, the root ends this worker
         if p.ticks < 65535:
             p.ticks += 1
         if p.raised == 0:
-            # A package whose import is broken off can't be imported again: its parts are there, and it lacks them.
-            if place == IN_IMPORT and p.ticks < IMPORT_TICKS:
+            # A package whose import is broken off can't be imported again: its parts are there, and it lacks them. Code that may hold
+            # a lock has as long.
+            if (place == IN_IMPORT or place == IN_LOCK and not self.stands_still(p, frame)) and p.ticks < IMPORT_TICKS:
+                self.beats += 1
                 return 0
             p.ticks = 0
+        if place == CUTTABLE or place == IN_LOCK:
+            self.beats += 1
         if not p.flags & ENDING and (p.raised == 0 or p.ticks > GRACE_TICKS and p.raised < MAX_RAISED):
             p.raised += 1
             raise p.pending.with_traceback(None)
@@ -2265,7 +2390,7 @@ cdef class Scheduler:
         """Tell the root how much there is to do here, and that this endpoint turns."""
         cdef uint32_t e = self.endpoint
         self.show_count()
-        self.segment.set_progress(e, self.handled, self.turn + self.ticks)
+        self.segment.set_progress(e, self.handled, self.turn + self.beats)
         # What was to end is ending; what still unwinds has to come to its end in time (S1.10).
         self.segment.set_end_due(e, self.exiting > 0 or self.stopping > 0)
         return 0
@@ -2501,11 +2626,7 @@ cdef class Scheduler:
         while error is not None:
             traceback.clear_frames(error.__traceback__)
             error = error.__context__
-        try:
-            self.ballast = bytearray(BALLAST)
-        except MemoryError:
-            pass        # others hold the rest; the next one that fails has no more room than this one
-        return 0
+        return self.keep_ballast()
 
     def crash_facts(self, Process p, reason):
         """What a crash report says."""
@@ -2705,6 +2826,9 @@ cdef class Scheduler:
                 box = <Outbox>item
                 if box.queued_count and not box.flush():
                     left = True
+        if self.owing:
+            self.owing = [late for late in self.owing if not (<Inbox>late).settle()]
+            left = left or bool(self.owing)
         self.backlog = left
         if self.flow_waiting:
             # One for each overflow, in the order of their coming: if all were let go at once, the first would fill it again, and
@@ -2759,6 +2883,8 @@ cdef class Scheduler:
             except (NotRunning, KeyboardInterrupt):
                 raise                   # the record counts as handled
             except Exception as error:
+                if isinstance(error, MemoryError) and r.kind != MSG and r.kind != ALIAS and r.kind != LOST:
+                    self.out_of_memory()
                 # A record that can't be handled must not take the others down with it.
                 self.report("dead_letter", {"to": f"endpoint {self.endpoint}, record kind {r.kind}", "error": error})
             finally:
@@ -2778,7 +2904,7 @@ cdef class Scheduler:
         cdef uint64_t lo
         cdef int kind = r.kind
         if kind == LOST:
-            raise MemoryError(f"no memory for a message of {r.size:,} bytes from endpoint {e}")
+            return self.signal_lost(e, r)
         if kind == MSG:
             memcpy(&lo, r.body, 8)
             p = self.find(lo)
@@ -2794,7 +2920,13 @@ cdef class Scheduler:
             memcpy(&lo, r.body, 8)
             asked = self.requests.pop(lo, None)
             if asked is not None:
-                reply = self.codec.decode(r.body + 8, r.size - 8)
+                guarded = self.guard()
+                try:
+                    reply = self.codec.decode(r.body + 8, r.size - 8)
+                except BaseException as error:
+                    reply = (False, error)
+                finally:
+                    self.guarded = guarded
                 return self.settle(<Process>asked[0], lo, GIVEN if reply[0] else REFUSED, reply[1])
             if lo in self.aliases:
                 self.take_alias(lo, self.codec.receive(r.body + 8, r.size - 8))
@@ -2840,10 +2972,45 @@ cdef class Scheduler:
                 self.take_down(p, new_ref(head.d, head.e), new_pid(head.b, head.c), encoded(<bytes>r.body[40:r.size]))
         return 0
 
+    cdef int signal_lost(self, uint32_t e, Record *r) except -1:
+        """A large body that there is no memory for: `r.flags` is its kind, `r.body` its beginning. What others wait for goes on without the rest."""
+        cdef pa_head head
+        cdef Process p
+        cdef Record rest
+        cdef bytes body
+        cdef size_t own = 32 if r.flags == EXIT else 40 if r.flags == DOWN else 48 + r.aux
+        memcpy(&head, r.body, 48)
+        error = MemoryError(f"no memory for a message of {r.size:,} bytes from endpoint {e}")
+        if r.flags == EXIT or r.flags == DOWN or r.flags == SPAWN:
+            body = <bytes>r.body[:own] + (self.no_body if r.flags == SPAWN else self.no_reason)
+            rest.kind = r.flags
+            rest.flags = <uint8_t>r.aux
+            rest.aux = 0
+            rest.body = <const uint8_t *><const char *>body
+            rest.size = len(body)
+            return self.signal(e, &rest)
+        if r.flags == MSG and r.aux & IS_CALL:
+            p = self.find(head.a)
+            if p is not None:
+                return self.unreadable(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e))), error)
+        elif r.flags == ALIAS:
+            asked = self.requests.pop(head.a, None)
+            if asked is not None:
+                return self.settle(<Process>asked[0], head.a, REFUSED, "system_limit")
+        elif r.flags == ANSWER:
+            p = self.find(head.a)
+            if p is not None:
+                return self.settle(p, head.b, REFUSED, "system_limit")
+        raise error
+
     # ------------------------------------------------------------------ stop, reports
 
     def announce_down(self, uint32_t e, uint32_t inc, int cause):
-        """Root: tell every live endpoint that `(e, inc)` is dead. cause: -signal, an exit code, CAUSE_LEFT or CAUSE_UNKNOWN."""
+        """Root: tell every live endpoint that `(e, inc)` is dead. cause: -signal, an exit code, CAUSE_LEFT or CAUSE_UNKNOWN.
+
+        Raises SegmentFull in the end where a ring could not be handed over: that endpoint's next incarnation must not start.
+        """
+        failed = None
         cdef pa_head head
         cdef uint32_t other
         head.a = (<uint64_t>inc << 32) | e
@@ -2856,11 +3023,16 @@ cdef class Scheduler:
             else:
                 # Nobody lives there to hand the rings over to the next incarnations. A guest that goes live just now has
                 # seen the new count (it goes live first, then reads), so it doesn't touch them before this.
-                self.segment.reset_pair(e, other, inc + 1, self.segment.incarnation(other))
+                try:
+                    self.segment.reset_pair(e, other, inc + 1, self.segment.incarnation(other))
+                except SegmentFull as error:
+                    failed = error
         self.endpoint_down(e, inc, cause)
         for other in range(self.segment.endpoints):
             # A producer may have died between its tail and its bell.
             self.segment.wake(other)
+        if failed is not None:
+            raise failed
 
     def order_stop(self, uint32_t e, int phase):
         """Root: have worker `e` end its processes (1: shutdown, 2: kill)."""
@@ -3035,6 +3207,11 @@ cdef Encoded encoded(bytes data):
 
 cdef bint is_normal_exit(object reason):
     return type(reason) is str and <str>reason == "normal"
+
+
+def no_memory_for_arguments():
+    """The body of a process whose own, or whose arguments, its worker had no memory for."""
+    raise MemoryError("no memory for the function and arguments of this process")
 
 
 def _await_frames(coroutine):

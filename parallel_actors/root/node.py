@@ -26,6 +26,7 @@ from parallel_actors.config import Options, cpu_quota
 from parallel_actors.root import forkserver
 from parallel_actors.root.console import Console
 from parallel_actors.workers import boot
+from parallel_actors.workers.errors import SegmentFull
 from parallel_actors.workers.limit import ReportLimit
 from parallel_actors.workers.names import NameTable
 from parallel_actors.workers.scheduler import CAUSE_LEFT, CAUSE_UNKNOWN, Scheduler, use_scheduler
@@ -252,7 +253,14 @@ class Root:
             state = DOWN
         self.segment.put_slot(endpoint, incarnation + 1, state if state != FREE else CLAIMED)
         self._names.free_owner(endpoint, incarnation)
-        self.scheduler.announce_down(endpoint, incarnation, cause)
+        try:
+            self.scheduler.announce_down(endpoint, incarnation, cause)
+        except SegmentFull as error:
+            # Everybody has been told, but that slot can't be used again.
+            self.failure = f"the place of {endpoint} can't be taken by another: {error}"
+            self.console.note(self.failure)
+            self.stop(3)
+            return
         if state == FREE:
             # Only now may another thread take the slot: its rings have been handed over or will be, by those who were
             # told. And a death of its former owner's OS process is none of the next one's.
