@@ -1033,7 +1033,7 @@ def test_a_reply_by_another_process(node: pa.ActorSystem, here: int, there: int,
 @contract("S6.4", "S6.3", partly=True)
 @everywhere
 def test_replies_to_the_wrong_party(node: pa.ActorSystem, here: int, there: int) -> None:
-    """An answer goes to the call that it names, by whomever; who is in another call, or in none, has nothing of it."""
+    """An answer goes to the call and the process that it names, by whomever; who is in another call, or in none, has nothing of it."""
     callers, pid = [puppet(max(here, 0)), puppet(there)], doll(there, [])
     for caller in callers:
         asked = len(pa.call(pid, state_of))
@@ -1041,10 +1041,10 @@ def test_replies_to_the_wrong_party(node: pa.ActorSystem, here: int, there: int)
         eventually(partial(is_longer, pid, asked), "it is asked")
     one, other = pa.call(pid, state_of)
     stranger = place(here)
-    # To nobody, though a process is named that waits for another answer; to the call, whatever process is named.
-    for from_ in ((one[0], pa.make_ref()), (other[0], pa.make_ref())):
+    # To nobody, though a process is named that waits for another answer, or a call of another's: both must fit.
+    for from_ in ((one[0], pa.make_ref()), (other[0], pa.make_ref()), (other[0], one[1]), (one[0], other[1])):
         stranger.do(pa.reply, from_, "nobody's")
-    stranger.do(pa.reply, (other[0], one[1]), "the one's")
+    stranger.do(pa.reply, one, "the one's")
     assert get() == ("returned", "the one's")
     stranger.do(pa.reply, one, "the other's")  # it isn't in this call any more
     callers[0].tell(call_and_tell, pa.self_(), pid, lambda from_, s: pa.NoReply([*s, from_]))
