@@ -1686,7 +1686,7 @@ cdef class Scheduler:
                 self.settle(p, ref.lo, GIVEN, value)
             return 0
         data = self.codec.encode(value)
-        if hi_nonce(to.hi) != self.segment.nonce:
+        if hi_nonce(to.hi) != self.segment.nonce or ref.hi != to.hi:        # a caller makes its references itself
             return 0
         head.a = to.lo
         head.b = ref.lo
