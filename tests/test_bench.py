@@ -93,7 +93,7 @@ def test_a_quick_run_prints_a_table_and_writes_json(tmp_path: Path) -> None:
 def test_the_beams_figures_stand_beside_ours(tmp_path: Path) -> None:
     done = cli("--quick", "--workers", 2, "names", "memory", "--json", tmp_path / "b.json")
     assert (0, "") == (done.returncode, done.stderr)
-    rows = {"register", "whereis", "memory_def", "memory_async", "memory_callback"}
+    rows = {"register", "whereis", "memory_def", "memory_async", "memory_callback", "memory_actor"}
     written = check_json(tmp_path / "b.json", rows | {f"beam_{row}" for row in rows}, runs=1)
     assert all(figure["params"]["otp"] for figure in written if figure["name"].startswith("beam_"))
     for row in rows:

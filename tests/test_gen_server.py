@@ -1033,7 +1033,7 @@ def test_a_reply_by_another_process(node: pa.ActorSystem, here: int, there: int,
 @contract("S6.4", "S6.3", partly=True)
 @everywhere
 def test_replies_to_the_wrong_party(node: pa.ActorSystem, here: int, there: int) -> None:
-    """An answer goes to the call and the process that it names, by whomever; who is in another call has nothing of it."""
+    """An answer goes to the call and the process that it names; who is in another call has nothing of it."""
     callers, pid = [puppet(max(here, 0)), puppet(there)], doll(there, [])
     for caller in callers:
         asked = len(pa.call(pid, state_of))
