@@ -62,9 +62,10 @@ class PartitionSupervisor(Supervisor):
         """Start it and its children, whose ids are 0, 1, ...
 
         Args:
-            of: the child: `child(...)` without a name, a class, or `(class, *args)`.
+            of: the child: `child(...)` without a name, a class, or `(class, *args)`. Partition 0 lives on worker 0, and so on, round the
+                workers, also after restarts: else those of a dead worker would gather on the others. A `worker` in the spec puts all there.
             name: what it is registered as, and found by. The child of partition 3 is registered as `<name>/3`.
-            partitions: how many; by default as many as there are workers. They go round the workers.
+            partitions: how many; by default as many as there are workers.
             with_arguments: makes the arguments of each partition's child: `with_arguments(args, partition)`.
             strategy, max_restarts, max_seconds, backoff: as for `Supervisor.start_link`.
 
@@ -152,7 +153,7 @@ def _children(
             *(spec.args if with_arguments is None else with_arguments(spec.args, number)),
             id=number,
             name=f"{name}/{number}",
-            worker=spec.worker,
+            worker=number % api.worker_count() if spec.worker is None else spec.worker,
             restart=spec.restart,
             shutdown=spec.shutdown,
             type=spec.type,

@@ -256,7 +256,10 @@ class ActorSystem:
 
     @property
     def worker_pids(self) -> list[int]:
-        """The operating system's process ids of the workers, in order; 0 while one is being replaced."""
+        """The operating system's process ids of the workers, in order.
+
+        Of a worker that is being replaced it is the dead one's until its successor is up.
+        """
         segment = self._running().segment
         return [segment.os_pid(index) for index in range(segment.workers)]
 

@@ -53,8 +53,8 @@ def actor_system(no_leaks: None) -> Iterator[pa.ActorSystem]:
 
 @pytest.fixture(scope="module")
 def shared_node() -> Iterator[pa.ActorSystem]:
-    """The system behind `node`."""
-    with pa.ActorSystem(workers=2) as system:
+    """The system behind `node`. Its reports aren't bounded: many tests read them, in no time."""
+    with pa.ActorSystem(workers=2, max_reports=10**6) as system:
         yield system
 
 

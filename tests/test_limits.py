@@ -348,6 +348,7 @@ PROGRAM = """
     import os, resource, sys
     import parallel_actors as pa
 
+    pa.ActorSystem, pa.options      # what is imported on first use is, before there is too little for that
     kind, more = sys.argv[1], int(sys.argv[2])
 
     def listed():

@@ -1704,7 +1704,7 @@ def test_compiled_code_without_any_frame_is_not_cut(actor_system: pa.ActorSystem
     # repr() looks for signals, and nothing here is Python code. Two: there is something to cut the first one for.
     for _, ref in [spawn_monitor(max, map(repr, range(2_000_000))) for _ in range(2)]:
         assert pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason == "normal"
-    pid, ref = spawn_monitor(max, map(repr, itertools.repeat(1)))
+    pid, ref = spawn_monitor(max, map(repr, range(10**12)))
     pa.exit(pid, "kill")
     assert pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason == "killed"
     assert puppet(1).alive  # the worker goes on

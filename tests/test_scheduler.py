@@ -129,6 +129,21 @@ def test_a_workers_load_counts_what_has_been_born_and_what_has_ended(segment: Se
         assert 1 == segment.load(0)[0]
 
 
+def test_a_worker_that_is_not_up_yet_is_no_place_for_a_process(segment: Segment, former: None) -> None:
+    """Found: it had its predecessor's load: what was restarted after a death was put on the dead worker's successor, and waited."""
+    with endpoint(segment, 0, "worker") as worker, endpoint(segment, GUEST, "guest") as guest:
+        worker.add_callback_process(print)
+        worker.add_callback_process(print)
+        guest.add_guest_process()
+        use_scheduler(guest)
+        segment.set_starting(1)
+        segment.put_slot(1, 0, LIVE)
+        assert {0} == {pa.spawn(_park).worker for _ in range(5)}
+        with endpoint(segment, 1, "worker") as successor:
+            successor.add_callback_process(print)
+            assert 1 == pa.spawn(_park).worker
+
+
 # --- no memory for a ring ---------------------------------------------------------------------------------------------
 
 

@@ -837,6 +837,25 @@ def test_partitions_are_counted_by_children_that_start(me: pa.Pid) -> None:
         pa.PartitionSupervisor.partitions("no supervisor")
 
 
+@contract("S8.4", "S9.2", partly=True)
+def test_partitions_go_round_the_workers_also_after_a_death(actor_system: pa.ActorSystem) -> None:
+    """Found: each time a worker died, its partitions were started on the others, until one had them all."""
+    me = pa.self_()
+    pa.PartitionSupervisor.start_link((Kid, me, "part"), name="round", partitions=4, max_restarts=10)
+    assert {(pid.worker, pid.incarnation) for pid in (up("part") for _ in range(4))} == {(0, 0), (1, 0)}
+    for _ in range(2):
+        supervisor = pa.whereis("round")
+        assert supervisor is not None
+        victim = 1 - supervisor.worker
+        before = [pa.whereis(f"round/{n}") for n in range(4)]
+        os.kill(actor_system.worker_pids[victim], signal.SIGKILL)
+        found = {up("part") for _ in range(2)}
+        assert {pid.worker for pid in found} == {victim}
+        now = [pa.whereis(f"round/{n}") for n in range(4)]
+        assert [pid.worker for pid in now if pid is not None] == [0, 1, 0, 1]
+        assert found == set(now) - set(before)
+
+
 @contract("S8.4", partly=True)
 def test_partitions_as_a_child(me: pa.Pid) -> None:
     start(pa.child(pa.PartitionSupervisor, of=pa.child(Kid, me, "part"), name="shards"))

@@ -57,7 +57,6 @@ _PACKAGE_FOLDERS = tuple(
         os.path.dirname(os.path.abspath(parallel_actors.__file__)) + os.sep,
         os.path.dirname(os.path.realpath(__file__)) + os.sep,  # elsewhere, where the package lies as its sources do
         "parallel_actors" + os.sep,  # Cython names its sources like this
-        "workers" + os.sep,
     }
 )
 

@@ -664,6 +664,7 @@ cdef class Scheduler:
         if system:
             p.flags |= SYSTEM
             self.system_processes += 1
+        self.show_count()
         return p.pid
 
     def add_guest_process(self):

@@ -386,6 +386,10 @@ cdef class Segment:
         st32_relaxed(self.slot_at(e) + IN_PROCESSES, processes)
         st32_relaxed(self.slot_at(e) + IN_RUNQ, runq)
 
+    def set_starting(self, e):
+        """Say that worker `e` isn't up yet: it counts as more loaded than any other, until it shows its load itself."""
+        self.set_load(self._endpoint(e), 0xFFFFFFFF, 0)
+
     cdef void set_progress(self, uint32_t e, uint64_t messages, uint64_t turns) noexcept nogil:
         st64_relaxed(self.slot_at(e) + IN_MESSAGES, messages)
         st64_relaxed(self.slot_at(e) + IN_TURNS, turns)

@@ -164,6 +164,7 @@ class Root:
         if incarnation > _LAST_INCARNATION:
             self.console.note(f"worker {index} was replaced {incarnation} times: it isn't any more")
             return
+        self.segment.set_starting(index)
         # Live from here on, for the root: whatever is announced from now on waits in its ring.
         self.segment.put_slot(index, incarnation, LIVE)
         config = boot.WorkerConfig(
