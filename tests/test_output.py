@@ -452,17 +452,17 @@ def test_what_is_no_crash_is_not_reported(run: Program, end: str) -> None:
 def test_what_swallows_its_kill_is_reported_once(run: Program) -> None:
     text = """
         def stubborn(asker):
-            pa.send(asker, "up")
             while True:
                 try:
+                    pa.send(asker, "up")    # in here: the kill may be raised as soon as it is sent
                     pa.receive()
                 except BaseException:
                     pass
 
         async def astubborn(asker):
-            pa.send(asker, "up")
             while True:
                 try:
+                    pa.send(asker, "up")
                     await pa.areceive()
                 except BaseException:
                     pass

@@ -130,7 +130,7 @@ def test_a_workers_load_counts_what_has_been_born_and_what_has_ended(segment: Se
 
 
 def test_a_worker_that_is_not_up_yet_is_no_place_for_a_process(segment: Segment, former: None) -> None:
-    """Found: it had its predecessor's load: what was restarted after a death was put on the dead worker's successor, and waited."""
+    """Found: it had its predecessor's load, so that what was restarted after a death was put there, and waited."""
     with endpoint(segment, 0, "worker") as worker, endpoint(segment, GUEST, "guest") as guest:
         worker.add_callback_process(print)
         worker.add_callback_process(print)
