@@ -62,8 +62,8 @@ class PartitionSupervisor(Supervisor):
         """Start it and its children, whose ids are 0, 1, ...
 
         Args:
-            of: the child: `child(...)` without a name, a class, or `(class, *args)`. The children go round the workers, the
-                first on worker 0, also after restarts: those of a dead worker would gather on the others. A `worker` in
+            of: the child: `child(...)` without a name, a class, or `(class, *args)`. The children go round the workers,
+                the first on worker 0, also after restarts: those of a dead worker would gather on the others. A `worker` in
                 the spec puts all of them there.
             name: what it is registered as, and found by. The child of partition 3 is registered as `<name>/3`.
             partitions: how many; by default as many as there are workers.
