@@ -63,8 +63,8 @@ class PartitionSupervisor(Supervisor):
 
         Args:
             of: the child: `child(...)` without a name, a class, or `(class, *args)`. The children go round the workers,
-                the first on worker 0, also after restarts: those of a dead worker would gather on the others. A `worker` in
-                the spec puts all of them there.
+                the first on worker 0, also after restarts, so that those of a dead worker don't gather on the others.
+                A `worker` in the spec puts all of them there.
             name: what it is registered as, and found by. The child of partition 3 is registered as `<name>/3`.
             partitions: how many; by default as many as there are workers.
             with_arguments: makes the arguments of each partition's child: `with_arguments(args, partition)`.
