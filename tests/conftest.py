@@ -12,6 +12,7 @@ import parallel_actors as pa
 from leaks import Footprint, eventually
 from parallel_actors.workers.segment import Segment
 from puppets import Witness, puppet
+from records import Records, recorded
 
 # A shell's background job has Ctrl-C ignored, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -85,3 +86,10 @@ def logged(node: pa.ActorSystem) -> Iterator[None]:
     yield
     for worker in range(pa.worker_count()):
         puppet(worker).do(Witness.stop)
+
+
+@pytest.fixture
+def records(node: pa.ActorSystem) -> Iterator[Records]:
+    """The log records that come to this program meanwhile; for a `shared_node` with `forward_logs`."""
+    with recorded() as found:
+        yield found

@@ -7,10 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import parallel_actors as pa
 from leaks import eventually
 from puppets import puppet
 
-__all__ = ["Records", "end_of_log", "recorded"]
+__all__ = ["Account", "Records", "end_of_log", "recorded"]
+
+
+class Account(pa.GenServer):
+    """A server that any cast ends, and so reports."""
+
+    def init(self, balance: int) -> Any:
+        return pa.Ok(balance)
+
+    def handle_cast(self, request: Any, state: Any) -> Any:
+        raise ValueError(f"no such request: {request}")
 
 
 class Records(logging.Handler):

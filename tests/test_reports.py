@@ -13,7 +13,7 @@ import parallel_actors as pa
 from contract import contract
 from leaks import eventually
 from puppets import WAIT, puppet
-from records import Records, end_of_log, recorded
+from records import Account, Records, end_of_log
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,6 @@ def shared_node() -> Iterator[pa.ActorSystem]:
 
 
 @pytest.fixture
-def records(node: pa.ActorSystem) -> Iterator[Records]:
-    with recorded() as found:
-        yield found
-
-
-@pytest.fixture
 def me(records: Records) -> Iterator[pa.Pid]:
     pa.trap_exit(True)
     yield pa.self_()
@@ -37,14 +31,6 @@ def me(records: Records) -> Iterator[pa.Pid]:
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
-
-
-class Account(pa.GenServer):
-    def init(self, balance: int) -> Any:
-        return pa.Ok(balance)
-
-    def handle_cast(self, request: Any, state: Any) -> Any:
-        raise ValueError(f"no such request: {request}")
 
 
 @contract("S6.8", "S9.6", partly=True)

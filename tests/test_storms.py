@@ -15,7 +15,7 @@ from contract import contract
 from leaks import eventually
 from parallel_actors.workers.limit import ReportLimit
 from puppets import GUEST, WAIT, place
-from records import Records, end_of_log, recorded
+from records import Account, Records, end_of_log, recorded
 
 MOST = 5
 
@@ -28,24 +28,10 @@ def shared_node() -> Iterator[pa.ActorSystem]:
 
 
 @pytest.fixture
-def records(node: pa.ActorSystem) -> Iterator[Records]:
-    with recorded() as found:
-        yield found
-
-
-@pytest.fixture
 def me(records: Records) -> Iterator[pa.Pid]:
     pa.trap_exit(True)
     yield pa.self_()
     pa.trap_exit(False)
-
-
-class Account(pa.GenServer):
-    def init(self, balance: int) -> Any:
-        return pa.Ok(balance)
-
-    def handle_cast(self, request: Any, state: Any) -> Any:
-        raise ValueError(f"no such request: {request}")
 
 
 # --- storms -----------------------------------------------------------------------------------------------------------
