@@ -139,8 +139,7 @@ def test_a_worker_that_is_not_up_yet_is_no_place_for_a_process(segment: Segment,
         segment.set_starting(1)
         segment.put_slot(1, 0, LIVE)
         assert {0} == {pa.spawn(_park).worker for _ in range(5)}
-        with endpoint(segment, 1, "worker") as successor:
-            successor.add_callback_process(print)
+        with endpoint(segment, 1, "worker"):  # so it does before it says that it is up
             assert 1 == pa.spawn(_park).worker
 
 

@@ -529,6 +529,8 @@ cdef class Scheduler:
             raise OSError(errno, "epoll_create1 failed: are there file descriptors left? see `parallel-actors doctor`")
         if pa_epoll_add(self.epoll, segment.eventfds[endpoint]) < 0:
             raise OSError(errno, "epoll_ctl failed")
+        if role == "worker":
+            self.show_count()       # before it is said to be up: until then it counts as full
 
     def __dealloc__(self):
         PyMem_Free(self.believed)
