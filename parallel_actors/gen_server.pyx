@@ -786,6 +786,8 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
     if p.pending is not None:
         s.check(p)
     s.spend(p)
+    if p.awaited:
+        s.wait_for(p, 0)            # raises, before anything is started
     if how == 2:
         how_else = MONITORED
         ref = s.make_ref(p)         # the monitor's, which stays

@@ -500,3 +500,43 @@ def test_the_root_dies_under_its_guests(no_leaks: None) -> None:
         with pa.ActorSystem(workers=1):
             assert ask(pa.spawn(echo), "another") == "another"
             assert pool.submit(ask, pa.spawn(echo), "one").result(WAIT) == "one"
+
+
+# --- one answer at a time ---------------------------------------------------------------------------------------------
+
+
+class Slow(pa.GenServer):
+    """Interrupts who calls it, and answers only when it is told to."""
+
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        if request == "quick":
+            return pa.Reply("quickly")
+        os.kill(request, signal.SIGUSR1)
+        return pa.NoReply(from_)
+
+    def handle_cast(self, request: Any, state: Any) -> Any:
+        pa.reply(state, "slowly")
+        return pa.NoReply()
+
+
+@contract("S6.3", "S1.13", partly=True)
+def test_a_call_in_the_middle_of_a_call_is_refused_and_harms_nobody(actor_system: pa.ActorSystem) -> None:
+    """Found: a signal's handler that called took the place of the call it interrupted, whose answer was dropped."""
+    server = pa.start(Slow)
+    assert server is not None
+    refused: list[str] = []
+
+    def handler(*_: Any) -> None:
+        for wait in (lambda: pa.call(server, "quick"), lambda: pa.start(Slow), lambda: pa.process_info(server)):
+            with pytest.raises(RuntimeError, match="one answer at a time") as caught:
+                wait()
+            refused.append(str(caught.value))
+        pa.cast(server, "now")
+
+    former = signal.signal(signal.SIGUSR1, handler)
+    try:
+        assert pa.call(server, os.getpid(), timeout=WAIT) == "slowly"
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert len(refused) == 3
+    assert pa.call(server, "quick", timeout=WAIT) == "quickly"

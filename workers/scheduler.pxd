@@ -291,6 +291,7 @@ cdef class Scheduler:
     cdef object drive(self, object coroutine)
     cdef int call(self, Process p, Pid to, object request, double timeout) except -1
     cdef int begin_wait(self, Process p, Process q, Pid to, Ref ref) except -1
+    cdef int wait_for(self, Process p, uint64_t lo) except -1
     cdef int await_answer(self, Process p, double timeout) except -1
     cdef int end_wait(self, Process p, Ref ref, Pid to) except -1
     cdef void leave(self, Process p) noexcept

@@ -1531,9 +1531,8 @@ cdef class Scheduler:
         head.b = ref.lo
         head.c = p.pid.hi
         head.d = p.pid.lo
+        self.wait_for(p, ref.lo)
         self.requests[ref.lo] = (p, e, inc)
-        p.awaited = ref.lo
-        p.answered = 0
         try:
             if unborn:
                 self.unborn.setdefault(unborn, []).append((REQUEST, 0, 0, (<char *>&head)[:32] + data))
@@ -1549,6 +1548,16 @@ cdef class Scheduler:
         finally:
             self.requests.pop(ref.lo, None)
             self.end_wait(p, None, None)
+
+    cdef int wait_for(self, Process p, uint64_t lo) except -1:
+        """From here on `p` waits for the answer `lo`. One at a time: a finalizer or a signal's handler may run in the middle of a wait."""
+        if p.awaited:
+            raise RuntimeError(
+                f"expected {p.pid} to wait for one answer at a time, got a call from a __del__ or a signal's handler while it waits for "
+                "another: send a message there, or cast")
+        p.awaited = lo
+        p.answered = 0
+        return 0
 
     cdef int await_answer(self, Process p, double timeout) except -1:
         """Wait for what `p.awaited` says; `timeout` s at most, for ever if it is negative. GIVEN or REFUSED, then `p.reply` has it; 0: too late."""
@@ -1573,8 +1582,7 @@ cdef class Scheduler:
 
     cdef int begin_wait(self, Process p, Process q, Pid to, Ref ref) except -1:
         """From here on an answer with `ref` is `p`'s, and so is the end of `q`, or, where it isn't of this endpoint, of `to`."""
-        p.awaited = ref.lo
-        p.answered = 0
+        self.wait_for(p, ref.lo)
         if q is not None:
             p.asked = q
             p.former_caller = None
@@ -2447,9 +2455,8 @@ cdef class Scheduler:
         cdef uint64_t lo
         self.ref_counter += 1
         lo = self.ref_counter
+        self.wait_for(p, lo)
         self.requests[lo] = (p, self.endpoint, self.incarnation)
-        p.awaited = lo
-        p.answered = 0
         try:
             self.threads.submit(lo, function, args, kwargs)
             if self.await_answer(p, -1) == GIVEN:
