@@ -527,7 +527,12 @@ def test_a_call_in_the_middle_of_a_call_is_refused_and_harms_nobody(actor_system
     refused: list[str] = []
 
     def handler(*_: Any) -> None:
-        for wait in (lambda: pa.call(server, "quick"), lambda: pa.start(Slow), lambda: pa.process_info(server)):
+        waits: list[Callable[[], object]] = [
+            lambda: pa.call(server, "quick"),
+            lambda: pa.start(Slow),
+            lambda: pa.process_info(server),
+        ]
+        for wait in waits:
             with pytest.raises(RuntimeError, match="one answer at a time") as caught:
                 wait()
             refused.append(str(caught.value))
