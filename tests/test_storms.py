@@ -14,7 +14,8 @@ import parallel_actors as pa
 from contract import contract
 from leaks import eventually
 from parallel_actors.workers.limit import ReportLimit
-from puppets import GUEST, WAIT, place
+from parallel_actors.workers.scheduler import current_scheduler
+from puppets import GUEST, WAIT, place, puppet
 from records import Account, Records, end_of_log, recorded
 
 MOST = 5
@@ -32,6 +33,17 @@ def me(records: Records) -> Iterator[pa.Pid]:
     pa.trap_exit(True)
     yield pa.self_()
     pa.trap_exit(False)
+    # What was left out is told now, and not while another test counts.
+    for worker in (0, 1):
+        puppet(worker).do(end_second)
+    end_of_log(records)
+
+
+def end_second() -> None:
+    scheduler = current_scheduler()
+    assert scheduler is not None
+    assert scheduler.limit is not None
+    scheduler.limit.close()
 
 
 # --- storms -----------------------------------------------------------------------------------------------------------

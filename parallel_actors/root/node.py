@@ -41,8 +41,9 @@ STARTING, RUNNING, STOPPING, STOPPED = range(4)
 _LAST_INCARNATION = 65_534
 # A worker that ends before it was ready this often in a row can't be started at all.
 _MAX_FAILED_STARTS = 5
-# Seconds that the exit status of a dead worker may take to come through the forkserver.
-_STATUS_TIMEOUT = 0.5
+# Seconds that the exit status of a dead worker may take to come through the forkserver: a moment, unless that gets no
+# core. One that is dead lets nobody wait.
+_STATUS_TIMEOUT = 2.0
 _TICK = 0.1
 # Seconds after which a worker that doesn't turn, while others wait for it, shows its stack.
 _STUCK = 2.0
