@@ -426,6 +426,9 @@ cdef class Served:
         self.kind = actor
         self.methods = actor._actor_methods
 
+    def __reduce__(self):
+        return Served, (self.kind,)
+
     @property
     def __qualname__(self):
         return self.kind.__qualname__       # what reports call it

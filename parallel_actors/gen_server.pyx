@@ -323,6 +323,10 @@ cdef class Server(Handler):
         self.callbacks = target
         self.title = title_of(target)
 
+    def __reduce__(self):
+        """It moves to another worker, between two messages."""
+        return moved_server, (self.callbacks, self.title, self.state, self.parent, self.timer, self.awaited, self.timeouts, self.debug)
+
     @property
     def __qualname__(self):
         return self.title       # what process_info calls it
@@ -663,6 +667,22 @@ cdef class Server(Handler):
         self.scheduler.report("crash", facts, True)
 
 
+def moved_server(callbacks, title, state, parent, timer, awaited, timeouts, debug):
+    """The server that another worker has packed."""
+    cdef Server server = Server.__new__(Server)
+    server.scheduler = here()
+    server.callbacks = callbacks
+    server.title = title
+    server.state = state
+    server.parent = parent
+    server.timer = timer
+    server.awaited = awaited
+    server.timeouts = timeouts
+    server.debug = debug
+    server.find_handlers()
+    return server
+
+
 cdef object plain_method(kind, str name):
     """The method of that name as it stands in the class; None where it isn't a plain one (a static method, a property, none)."""
     for each in kind.__mro__:
@@ -793,8 +813,7 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
         ref = s.make_ref(p)         # the monitor's, which stays
     else:
         how_else = LINKED if how == 1 else 0
-        s.ref_counter += 1
-        ref = new_ref(s.hi, s.ref_counter)
+        ref = new_ref(p.pid.hi, s.new_lo(p))
     try:
         pid = s.spawn(boot, (target, args, kwargs, ref), NO_KEYWORDS, AWAITED | how_else, ref, options)
         answered = s.await_answer(p, limit)

@@ -22,7 +22,7 @@ from parallel_actors.workers.timers cimport seconds
 
 import time as _time
 
-from parallel_actors.workers.errors import NoProc, NotRegistered, NotRunning, ReceiveTimeout
+from parallel_actors.workers.errors import CallTimeout, NoProc, NotRegistered, NotRunning, ReceiveTimeout
 from parallel_actors.workers.reasons import Down, Exit
 
 cdef object _NO_DEFAULT = object()
@@ -548,14 +548,14 @@ def call_off(Pid owner not None, list watched not None, /):
     cdef Process p
     cdef Pid pid
     cdef Ref ref
-    if owner.hi != s.hi:
+    p = s.here_is(owner)
+    if p is None and owner.hi != s.hi:
         return False
-    p = s.find(owner.lo)
     for pid, ref in watched:
         if p is not None:
             s.remove_link(p, pid)
             s.remove_monitor(p, ref)
-            entry = s.aliases.get(ref.lo) if ref.hi == s.hi else None
+            entry = s.alias_of(ref)
             if entry is not None and entry[0] is p:
                 s.drop_alias(ref)
         s.exit_signal(pid, owner, "kill", IS_KILL, 0)
@@ -619,7 +619,7 @@ def demonitor(Ref ref not None, /, *, bint flush=False):
     if flush and p.flags & SCANNING:
         raise RuntimeError("demonitor(flush=True) was called while a message of the same process was being matched or unpickled")
     was = s.remove_monitor(p, ref)
-    entry = s.aliases.get(ref.lo) if ref.hi == s.hi else None
+    entry = s.alias_of(ref)
     if entry is not None and entry[0] is p and entry[1]:
         s.drop_alias(ref)
     if flush and not was:
@@ -649,7 +649,7 @@ def unalias(Ref ref not None, /):
     """Switch an alias of the caller off: what comes later is dropped before the mailbox. Whether it was on (OTP: `unalias/1`)."""
     cdef Scheduler s = here()
     cdef Process p = acting(s)
-    entry = s.aliases.get(ref.lo) if ref.hi == s.hi else None
+    entry = s.alias_of(ref)
     if entry is None or entry[0] is not p:
         return False
     return s.drop_alias(ref)
@@ -732,15 +732,33 @@ def send_interval(interval, dest, message, /):
 cdef object ask_timer(Ref ref, bint cancel):
     cdef Scheduler s = here()
     acting(s)
-    cdef uint32_t e = hi_endpoint(ref.hi)
+    cdef uint32_t e = hi_endpoint(ref.hi), inc = hi_incarnation(ref.hi)
     if hi_nonce(ref.hi) != s.segment.nonce or e >= s.segment.endpoints:
         return None
+    if ref.lo >> 52:
+        # Made by a process that ran on another worker than its home.
+        e = <uint32_t>(ref.lo >> 52) - 1
+        inc = <uint32_t>(ref.lo >> 36 & 0xFFFF)
+    left = s.timer_left(ref.hi, ref.lo, cancel)
+    if left is None or type(left) is Pid:
+        left = ask_for_timer(s, ref, cancel, e, inc)
+    if type(left) is Pid:
+        # It has moved with its receiver.
+        try:
+            left = s.ask(hi_endpoint((<Pid>left).hi), hi_incarnation((<Pid>left).hi),
+                         ("timer_of", (<Pid>left).lo, ref.hi, ref.lo, cancel), REMOTE_TIMEOUT)
+        except NoProc:
+            return None
+    return None if left is NOT_FOUND or type(left) is Pid else left
+
+
+cdef object ask_for_timer(Scheduler s, Ref ref, bint cancel, uint32_t e, uint32_t inc):
+    """Where it was made."""
     if e > s.segment.root:
         return s.ask(s.segment.root, 0, ("timer", ref.hi, ref.lo, cancel), REMOTE_TIMEOUT)
-    if s.believed[e] > hi_incarnation(ref.hi):
-        return None
-    left = s.ask(e, hi_incarnation(ref.hi), ("timer", ref.hi, ref.lo, cancel), REMOTE_TIMEOUT)
-    return None if left is NOT_FOUND else left
+    if s.believed[e] > inc or e == s.endpoint:
+        return s.moved_timers.get((ref.hi, ref.lo))
+    return s.ask(e, inc, ("timer", ref.hi, ref.lo, cancel), REMOTE_TIMEOUT)
 
 
 def cancel_timer(Ref ref not None, /):
@@ -832,6 +850,25 @@ def process_info(pid, item=None, /):
     if item not in facts:
         raise KeyError(f"expected one of {sorted(facts)}, got {item!r}")
     return facts[item]
+
+
+def migrate(pid, worker, timeout=5.0):
+    """Move a callback process to another worker, between two messages; returns when it is there."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef Pid target
+    cdef double limit = seconds(timeout, "a time-out")
+    if type(pid) is not Pid:
+        pid = resolve(s, pid)
+    target = <Pid>pid
+    if type(worker) is not int or not 0 <= worker < s.segment.workers or s.segment.state(worker) != SLOT_LIVE:
+        raise ValueError(f"expected worker to be the number of a worker of this system, got {worker!r}")
+    if target == p.pid:
+        raise ValueError(f"expected another process to move, got the caller itself ({target}): it moves between two of its messages, so ask another to move it")
+    if s.gone(target) or hi_endpoint(target.hi) >= s.segment.workers:
+        raise NoProc(f"expected a live process of a worker to move, got {target}", reason="noproc", target=target)
+    if s.ask(hi_endpoint(target.hi), hi_incarnation(target.hi), ("migrate", target.lo, worker), limit) is NOT_FOUND:
+        raise CallTimeout(f"{target} did not move to worker {worker} within {timeout} s: it is busy with a message, or holds an alias; it moves when it can", target=target, elapsed=timeout)
 
 
 def worker_index():

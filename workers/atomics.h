@@ -1,6 +1,6 @@
 /* Atomic access to shared memory, by the compilers' __atomic builtins (GCC, Clang; x86-64, arm64).
  *
- * Only segment.pyx, ring.pyx and names.pyx use it. Every word that another OS process may touch at the same time goes
+ * Only segment.pyx, ring.pyx, names.pyx and steal.pyx use it. Every word that another OS process may touch at the same time goes
  * through here: a plain C access could be torn, cached in a register or moved by the compiler. The names say the C11 order;
  * what pairs with what stands at the callers.
  */
@@ -27,6 +27,7 @@ static inline void pa_st64_release(void *p, uint64_t v) { __atomic_store_n((uint
 static inline uint64_t pa_xchg64(void *p, uint64_t v) { return __atomic_exchange_n((uint64_t *)p, v, __ATOMIC_SEQ_CST); }
 static inline uint64_t pa_add64(void *p, uint64_t v) { return __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_SEQ_CST); }
 static inline uint64_t pa_or64(void *p, uint64_t v) { return __atomic_fetch_or((uint64_t *)p, v, __ATOMIC_SEQ_CST); }
+static inline uint64_t pa_and64(void *p, uint64_t v) { return __atomic_fetch_and((uint64_t *)p, v, __ATOMIC_SEQ_CST); }
 static inline int pa_cas64(void *p, uint64_t old, uint64_t v) {
     return __atomic_compare_exchange_n((uint64_t *)p, &old, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }

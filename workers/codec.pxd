@@ -20,6 +20,7 @@ cdef class Codec:
 
     # Any message -> bytes, format byte first. Raises NotPicklable. User code (`__reduce__`) may run.
     cdef bytes encode(self, object message)
+    cdef bytes compact(self, object message)
     # Any format -> the message. User code (`__setstate__`) may run: `data` must stay where it is until this returns.
     cdef object decode(self, const uint8_t* data, size_t n)
     # What a scheduler's loop does with a record: a compact message at once, else an Encoded. No user code runs.

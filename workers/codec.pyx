@@ -1804,8 +1804,12 @@ cdef class Codec:
         self._kinds = dict(_builtin_kinds)
 
     cdef bytes encode(self, object message):
+        cdef bytes made = self.compact(message)
+        return self._pickle(message, "msg") if made is None else made
+
+    cdef bytes compact(self, object message):
+        """As `encode`, where no user code has to run; else None."""
         cdef Buffer b
-        cdef int done
         b.data = b.small
         b.room = SMALL_BUFFER
         b.size = 1
@@ -1813,13 +1817,12 @@ cdef class Codec:
         b.seen_count = 0
         b.small[0] = FORMAT_COMPACT
         try:
-            done = put(&b, <PyObject*>message, 0, True)
-            if done:
+            if put(&b, <PyObject*>message, 0, True):
                 return PyBytes_FromStringAndSize(<char*>b.data, <Py_ssize_t>b.size)
+            return None
         finally:
             if b.data != b.small:
                 PyMem_Free(b.data)
-        return self._pickle(message, "msg")
 
     cdef object decode(self, const uint8_t* data, size_t n):
         cdef Cursor c

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 from parallel_actors.workers.codec cimport Codec, Encoded
 from parallel_actors.workers.ident cimport Pid, Ref
@@ -6,6 +6,7 @@ from parallel_actors.workers.names cimport NameTable
 from parallel_actors.workers.preempt cimport Tick
 from parallel_actors.workers.ring cimport Inbox, Outbox, Record
 from parallel_actors.workers.segment cimport Segment
+from parallel_actors.workers.steal cimport Exports, Loot
 from parallel_actors.workers.timers cimport Timer, TimerHeap
 
 cdef enum Kind:
@@ -42,6 +43,12 @@ cdef enum Flag:
     LONG_MAIL = 1024    # its long mailbox has been reported
     TERMINATES = 4096   # its parent's orders to end come to it as messages: it has cleaning up to do
     LATE = 2048         # held the worker too long, and was reported for it
+    KEEPS = 8192        # is not to be taken by other workers, or moved for the sake of balance
+    EXPORTED = 16384    # hasn't begun, and stands in a slot of `exports`; its number is in `resume`
+    AWAY = 32768        # a stub: the process runs on another worker
+    CARRIED = 65536     # not at home, or was away: what it sends goes in FROM
+    FROZEN = 131072     # packed, and kept until it is known to be at home
+    MOVING = 262144     # is to be moved between two messages
 
 cdef enum Priority:
     NORMAL_PRIORITY = 0
@@ -51,7 +58,8 @@ cdef enum Priority:
 cdef enum Trait:        # of a new process; they travel in the aux of its SPAWN
     WILL_SPREAD = 1
     WILL_STAY = 2       # is never cut
-    TRAIT_PRIORITY = 2  # its priority, shifted by this
+    TRAIT_PRIORITY = 2  # its priority (2 bits), shifted by this
+    WILL_KEEP = 16      # stays on the worker where it is born
 
 cdef enum Signal:
     LOST = 1            # a large body that there was no memory for
@@ -68,6 +76,24 @@ cdef enum Signal:
     WDOWN = 12
     STOP = 13
     ANSWER = 14
+    # Processes that run elsewhere; docs/internals.md
+    FORWARD = 15        # home -> host: a record for a process, as it came to its home
+    FROM = 16           # host -> any: a record from a process that is not at home, or was away
+    STOLEN = 17         # host -> home: it has begun here
+    LINKED_TO = 18      # host -> home: it has made a link,
+    UNLINKED_FROM = 19  #               or taken one off
+    ENDED = 20          # host -> home
+    HEARD = 21          # home -> host: the incarnations that the home believes in
+    ARRIVE = 22         # home -> host: a packed process
+    ARRIVED = 23        # host -> home: it is here,
+    REJECTED = 24       #               or can't be unpacked
+    RECALL = 25         # home -> host: pack it
+    PACKED = 26         # host -> home
+    STAYS = 27          # host -> home: it can't be packed
+    PAUSE = 30          # host -> home: it is between two messages; send nothing any more
+    PAUSED = 31         # home -> host
+    DROP = 28           # home -> host: what was packed is at home,
+    KEEP = 29           #               or isn't
 
 cdef enum Answer:
     GIVEN = 1
@@ -97,6 +123,25 @@ cdef class Link:
     cdef uint64_t peer          # id of the LINK last received from the other side; 0 = none
 
 
+cdef class Place:
+    """What a process needs that isn't where its pid says, or was away."""
+    cdef uint32_t host, incarnation     # stub: who runs it
+    cdef int slot                       # stub: where the thief has it from, until it is known to have begun; -1
+    cdef dict late                      # stub: reference of a watcher, pid of a link -> `passed` when it was forwarded
+    cdef uint64_t passed                # LINKs and MONITORs: that the stub has forwarded; that the process has got from there
+    cdef list held                      # stub: [(kind, flags, aux, bytes)] until it is known who runs it; None: everything is forwarded
+    cdef bint leaving                   # stub: it has been sent, and what it left is kept; else, with `held`, it was recalled, or is being stolen
+    cdef list timers                    # [(hi, lo, deadline, period, message)] that it has taken along, and gets back if it stays
+    cdef list believed                  # process: the incarnations that its home knows of, as far as it is told; None: all live
+    cdef dict fences                    # process: endpoint -> (hi, position) of a former host's ring to there, its incarnation
+
+
+cdef class Move:
+    """An order to move a process."""
+    cdef int target                     # worker
+    cdef list askers                    # [(hi, lo)] of references to answer to
+
+
 cdef class Extra:
     """What only some processes have, made on first use."""
     cdef dict links             # Pid -> Link
@@ -107,6 +152,7 @@ cdef class Extra:
     cdef dict dictionary        # the process dictionary
     cdef str name
     cdef object label
+    cdef Place place
 
 
 cdef class Process:
@@ -198,6 +244,26 @@ cdef class Scheduler:
     cdef int again_count
     cdef Py_ssize_t backlog         # outboxes with an overflow
     cdef list owing                 # inboxes whose reset there was no memory for
+    cdef Exports exports            # of a worker: processes that others may take
+    cdef list exported              # slot -> Process
+    cdef object fresh               # deque of processes that wait for a slot
+    cdef int unstolen               # exports in a row that nobody has taken
+    cdef dict function_bytes        # function -> its encoding
+    cdef readonly uint64_t steals   # processes taken from others
+    cdef list foreign               # per home: {lo: Process}, or None: processes of other homes that run here
+    cdef readonly Py_ssize_t foreign_count
+    cdef list away                  # per host: {lo: Process}, or None: stubs of ours
+    cdef Py_ssize_t away_count
+    cdef set hosted                 # workers that run processes of ours, or have
+    cdef dict relayed               # number of our reference -> (lo, flags, aux, REQUEST): questions about processes that run elsewhere
+    cdef list arriving              # processes that have arrived, while their homes can't read that yet
+    cdef list late_ends             # (hi, lo, passed) of ENDED that wait until what they have sent can be read
+    cdef dict moves                 # lo -> Move: of our processes
+    cdef list due_moves             # Processes that are to be moved, or packed, when they can be
+    cdef dict moved_timers          # (hi, lo) -> Pid with which a timer has moved away
+    cdef Process behalf             # whose end is being told, when it isn't `current`
+    cdef uint64_t behind            # a stub's end is being told: everything that this host (its `hi`) has published comes before; 0
+    cdef uint8_t *reading           # endpoints whose ring is being read
     cdef RunQueue high, normal, low # by priority
     cdef RunQueue hogs              # cut while they computed: they get every second tick while others have work
     cdef readonly Py_ssize_t queue_length   # of all four together
@@ -277,11 +343,11 @@ cdef class Scheduler:
     cdef int take_alias(self, uint64_t lo, object body) except -1
     cdef int add_link(self, Process p, Pid other) except -1
     cdef int remove_link(self, Process p, Pid other) except -1
-    cdef int take_link(self, uint64_t lo, Pid other, uint64_t link_id) except -1
+    cdef int take_link(self, Process p, uint64_t lo, Pid other, uint64_t link_id) except -1
     cdef int take_unlink(self, Process p, Pid other, uint64_t seen) except -1
     cdef int add_monitor(self, Process p, Ref ref, Pid target) except -1
     cdef bint remove_monitor(self, Process p, Ref ref) except -1
-    cdef int take_monitor(self, uint64_t lo, Pid watcher, Ref ref) except -1
+    cdef int take_monitor(self, Process p, uint64_t lo, Pid watcher, Ref ref) except -1
     cdef int send_down(self, Pid watcher, Ref ref, Pid target, object reason) except -1
     cdef int take_down(self, Process p, Ref ref, Pid target, object reason) except -1
     cdef int tie(self, Process p, Pid other) except -1
@@ -301,7 +367,70 @@ cdef class Scheduler:
     cdef object ask(self, uint32_t e, uint32_t inc, object operation, double timeout)
     cdef int answer(self, Record *r) except -1
     cdef uint64_t unborn_of(self, tuple operation) except? 0
-    cdef object perform(self, tuple operation)
+    cdef object perform(self, tuple operation, Process p=*)
+    cdef int answer_to(self, uint64_t hi, uint64_t lo, tuple reply) except -1
+    # processes that run elsewhere
+    cdef Process local(self, uint64_t lo)
+    cdef bint elsewhere(self, uint64_t lo)
+    cdef int hold(self, uint64_t lo, int kind, int flags, int aux, bytes body) except -1
+    cdef int forward(self, Process p, int kind, int flags, int aux, const uint8_t *body, size_t size) except -1
+    cdef int signal_from(self, uint32_t e, Record *r) except -1
+    cdef int signal_forwarded(self, uint32_t e, Record *r) except -1
+    cdef int act_on(self, Process p, Record *r, uint64_t hi) except -1
+    cdef int catch_up(self, uint64_t hi, uint64_t position) except -1
+    cdef int offer(self, Process p, bint user_code) except -1
+    cdef int refill(self) except -1
+    cdef bint recall(self, Process p) except -1
+    cdef int make_stub(self, Process p, uint32_t host, uint32_t incarnation) except -1
+    cdef int unmake_stub(self, Process p) except -1
+    cdef int come_home(self, Process p) except -1
+    cdef int release_held(self, Process p) except -1
+    cdef int send_beliefs(self, Process p) except -1
+    cdef int host_down(self, uint32_t e, uint32_t inc, object reason) except -1
+    cdef int home_down(self, uint32_t e, uint32_t inc) except -1
+    cdef int fire_gone(self, Process p, list believed) except -1
+    cdef Process steal(self)
+    cdef Process take_loot(self, bytes data, Loot *loot)
+    cdef Process add_foreign(self, uint64_t hi, uint64_t lo, int kind, int flags)
+    cdef int remove_foreign(self, Process p) except -1
+    cdef int tell_home(self, Process p, int kind, uint64_t b, uint64_t c, uint64_t d, bytes payload=*) except -1
+    cdef int order_move(self, Process p, int target, uint64_t hi, uint64_t lo) except -1
+    cdef int moved(self, uint64_t lo, object error) except -1
+    cdef bint between_messages(self, Process p) noexcept
+    cdef int make_moves(self) except -1
+    cdef bint try_move(self, Process p) except -1
+    cdef bytes pack(self, Process p)
+    cdef list unpack(self, Process p, bytes data)
+    cdef int unpack_home(self, Process p, Record *r) except -1
+    cdef int take_mail(self, Process p, list mail) except -1
+    cdef bytes encoded_error(self, object error)
+    cdef int signal_of_host(self, uint32_t e, Record *r) except -1
+    cdef int begun(self, Process p) except -1
+    cdef list mail_records(self, Process p, list held)
+    cdef int ended(self, Process p, uint64_t passed) except -1
+    cdef int forget(self, Process p) except -1
+    cdef int lost_forwarded(self, Process p, Record *r) except -1
+    cdef Process here_is(self, Pid pid)
+    cdef object alias_of(self, Ref ref)
+    cdef size_t wrap(self, void *at, Process sender, uint32_t e, uint32_t inc, int kind, int flags, int aux, const void *head, size_t nhead) except 0
+    cdef bytes bytes_of(self, object value, bint user_code)
+    cdef int call_thief(self) except -1
+    cdef bint is_gone(self, Pid other, list believed)
+    cdef bint gone_for(self, Process p, Pid other)
+    cdef int answer_forwarded(self, dict some, Record *r) except -1
+    cdef int wait_published(self, Process p) except -1
+    cdef int restore_timers(self, Process p) except -1
+    cdef int relay(self, Process p, int flags, int aux, bytes body) except -1
+    cdef int relayed_end(self, uint64_t lo) except -1
+    cdef int send_fence(self, uint32_t e, tuple fence) except -1
+    cdef int after_hosts(self, uint32_t e) except -1
+    cdef int thaw(self, Process p) except -1
+    cdef bytes pack_user(self, Process p)
+    cdef int end_silently(self, Process p) except -1
+    cdef int64_t nap(self) except -1
+    cdef Process turn_of(self, Process p)
+    cdef int arrive(self, uint32_t e, Record *r) except -1
+    cdef uint64_t new_lo(self, Process p) noexcept
     # run queue and carriers
     cdef int enqueue(self, Process p) except -1
     cdef Process next_process(self)
@@ -339,7 +468,7 @@ cdef class Scheduler:
     cdef int poll(self, int64_t wait_ns) except -1
     cdef int turn_over(self, int64_t wait_ns) except -1
     cdef int drain(self) except -1
-    cdef int drain_one(self, uint32_t e) except -1
+    cdef int drain_one(self, uint32_t e, uint64_t position=*) except -1
     cdef int signal(self, uint32_t e, Record *r) except -1
     cdef int signal_lost(self, uint32_t e, Record *r) except -1
     cdef int flush(self) except -1

@@ -18,9 +18,13 @@ Rules that hold everywhere here:
 * A process that has been ended by a signal is dead to all others at once; its stack unwinds later, by `pending`.
 """
 import os
+import struct
 import sys
 import traceback
+import types
 from sys import _getframe
+
+from collections import deque
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
@@ -36,7 +40,10 @@ from parallel_actors.workers.ident cimport (
 from parallel_actors.workers.patterns cimport match, mentions_ref
 from parallel_actors.workers.preempt cimport CUTTABLE, IN_DEL, IN_IMPORT, IN_LOCK, IN_NATIVE, Tick
 from parallel_actors.workers.ring cimport ring_born
-from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
+from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed, ld64_acquire
+from parallel_actors.workers.steal cimport (
+    BEGUN, CLAIMED, Exports, Loot, an_idle, any_ready, begin, claim, clear_idle, give_back, set_idle, stage_of, thief_incarnation_of, thief_of,
+)
 
 from parallel_actors.workers.errors import (
     NameTaken, NoProc, NotPicklable, NotRegistered, NotRunning, ProcessExit, ProcessKilled, SegmentFull,
@@ -149,6 +156,11 @@ cdef extern from *:
     static void pa_clear_eventfd(int fd) { uint64_t v; ssize_t r = read(fd, &v, 8); (void)r; }
 
     typedef struct { uint64_t a, b, c, d, e, f; } pa_head;
+    /* Before the head of a record that a process sends which isn't at home: its home, and up to where the ring of a former host is to be
+       read first; then the record's own. */
+    typedef struct { uint64_t home, fence, position; uint8_t kind, flags; uint16_t aux; uint32_t none; uint8_t head[48]; } pa_wrap;
+    /* What waits in a slot. */
+    typedef struct { uint64_t hi, lo; uint32_t body, args, kwargs, control; int32_t flags; uint32_t priority; } pa_spec;
     """
     int pa_import_greenlet() except -1
     object pa_switch(PyObject *g)
@@ -169,6 +181,17 @@ cdef extern from *:
     void pa_clear_eventfd(int) nogil
     ctypedef struct pa_head:
         uint64_t a, b, c, d, e, f
+    ctypedef struct pa_wrap:
+        uint64_t home, fence, position
+        uint8_t kind, flags
+        uint16_t aux
+        uint32_t none
+        uint8_t head[48]
+    ctypedef struct pa_spec:
+        uint64_t hi, lo
+        uint32_t body, args, kwargs, control
+        int32_t flags
+        uint32_t priority
 
 cdef extern from "Python.h":
     ctypedef enum PySendResult:
@@ -217,6 +240,15 @@ cdef enum:
     BALLAST = 1 << 20               # bytes kept for the time when memory is used up
     MIDDLE_COLLECTIONS = 10         # of some 7,000 allocations each, for each full garbage collection
     POOL = 2048                     # idle carriers that are kept, of some 8 KB each
+    MOVES_ALONG = TRAP_EXIT | SPREAD | UNCUT | TERMINATES | SHUTTING | KEEPS
+    WRAP = 32                       # bytes of FROM's own head
+    NOT_GIVEN = 0xFFFFFFFF          # a length: there is none
+    STEAL_AGE_NS = 20_000           # that work waits before others may take it: a worker that turns has begun it by then
+    NAP_NS = 1_000_000              # an idle worker's sleep while others work: who sits in a native call can't wake it
+    OFFERS = 4                      # processes that wait for others at which an idle worker is woken
+    QUIET = 64                      # exports that nobody has taken, after which only one in 16 is exported at its spawn
+    REFILL = 16                     # exports at a tick
+    FRESH = 4096                    # processes that are remembered for later exports
     LEFT = 1 << 20                  # causes of WDOWN beside an exit code and -signal: a guest's thread ended,
     UNKNOWN = 1 << 21               # nobody can tell
 
@@ -324,6 +356,19 @@ cdef class Envelope:
 @cython.final
 cdef class Link:
     """One side's view of a link; see docs/internals.md, "Links"."""
+
+
+@cython.final
+cdef class Place:
+    """What a process needs that isn't where its pid says; see docs/internals.md, "Processes that run elsewhere"."""
+
+    def __cinit__(self):
+        self.slot = -1
+
+
+@cython.final
+cdef class Move:
+    """An order to move a process."""
 
 
 @cython.final
@@ -491,6 +536,18 @@ cdef class Scheduler:
         self.unborn = {}
         self.ref_timers = {}
         self.ties = [None] * n
+        self.exported = [None] * 64
+        self.fresh = deque(maxlen=FRESH)
+        self.function_bytes = {}
+        self.foreign = [None] * n
+        self.away = [None] * n
+        self.hosted = set()
+        self.relayed = {}
+        self.arriving = []
+        self.late_ends = []
+        self.moves = {}
+        self.due_moves = []
+        self.moved_timers = {}
         self.outboxes = [None] * n
         self.inboxes = [None] * n
         self.flow_waiting = []
@@ -508,6 +565,7 @@ cdef class Scheduler:
         self.no_reason = self.codec.encode("system_limit")
         if role == "worker":
             self.no_body = self.codec.encode((no_memory_for_arguments, (), None, None, ()))
+            self.exports = Exports(segment, endpoint)
         self.long_schedule = <int64_t>(long_schedule * 1e9)
         self.long_mailbox = long_mailbox
         self.spin = <int64_t>(spin * 1e9)
@@ -519,7 +577,8 @@ cdef class Scheduler:
         self.spawned_before = <uint64_t *>PyMem_Calloc(n, sizeof(uint64_t))
         self.seen = <uint64_t *>PyMem_Calloc(n, sizeof(uint64_t))
         self.again = <uint8_t *>PyMem_Calloc(n, 1)
-        if self.believed == NULL or self.spawned == NULL or self.spawned_before == NULL or self.seen == NULL or self.again == NULL:
+        self.reading = <uint8_t *>PyMem_Calloc(n, 1)
+        if self.reading == NULL or self.believed == NULL or self.spawned == NULL or self.spawned_before == NULL or self.seen == NULL or self.again == NULL:
             raise MemoryError()
         for e in range(n):
             self.believed[e] = segment.incarnation(e)
@@ -538,6 +597,7 @@ cdef class Scheduler:
         PyMem_Free(self.spawned_before)
         PyMem_Free(self.seen)
         PyMem_Free(self.again)
+        PyMem_Free(self.reading)
 
     def close(self):
         """Give up the epoll descriptor. The scheduler is dead after this; pids of its processes are too."""
@@ -550,6 +610,9 @@ cdef class Scheduler:
             p.pid.process = None
             _discard_mail(p)
         self.table.clear()
+        self.fresh.clear()
+        self.exported = []
+        self.foreign = []
         self.watched_fds.clear()
 
     def watch_fd(self, int fd, callback):
@@ -648,9 +711,7 @@ cdef class Scheduler:
         return lo_counter(lo) > self.seen[spawner]
 
     cdef Ref make_ref(self, Process p):
-        cdef Ref ref
-        self.ref_counter += 1
-        ref = new_ref(self.hi, self.ref_counter)
+        cdef Ref ref = new_ref(self.hi if p is None else p.pid.hi, self.new_lo(p))
         if p is not None:
             # Receive mark (S3.2): no message that is already here can mention this reference.
             p.mark = p.last
@@ -734,6 +795,8 @@ cdef class Scheduler:
         cdef tuple lineage = () if parent is None else (parent.pid, *parent.lineage)[:MAX_LINEAGE]
         name = options[1]
         home = self.place(parent, options[0])
+        if how & AWAITED or options[0] >= 0:
+            traits |= WILL_KEEP
         if home == self.endpoint:
             body = self.codec.isolate_callable(function)
             # What has to be unpickled is so in the new process, as on another worker: a failure is its own.
@@ -766,8 +829,12 @@ cdef class Scheduler:
                 self.begin_wait(parent, p, pid, ref)
             self.enqueue(p)
             self.show_count()
+            if self.exports is not None and not p.flags & KEEPS:
+                self.offer(p, True)
             return pid
         payload = self.codec.encode((function, args, kwargs or None, options[2], lineage))
+        if how & LINKED and parent.pid.hi != self.hi:
+            self.wait_published(parent)     # LINKED_TO, which goes before it, must not come after it
         # User code ran: number and put in one go from here on. A worker that is being replaced: its next incarnation takes it.
         self.spawned[home] += 1
         while True:
@@ -793,6 +860,8 @@ cdef class Scheduler:
             link.own = self.link_counter
             parent.put_link(pid, link)
             self.tie(parent, pid)
+            if parent.pid.hi != self.hi:
+                self.tell_home(parent, LINKED_TO, pid.hi, pid.lo, link.own)
             head.f = link.own
         if how & (MONITORED | AWAITED):
             head.d = ref.hi
@@ -820,7 +889,9 @@ cdef class Scheduler:
             p.flags |= SPREAD
         if traits & WILL_STAY:
             p.flags |= UNCUT
-        p.priority = <uint8_t>(traits >> TRAIT_PRIORITY)
+        if traits & WILL_KEEP:
+            p.flags |= KEEPS
+        p.priority = <uint8_t>(traits >> TRAIT_PRIORITY & 3)
         return 0
 
     cdef object decoded(self, Encoded message):
@@ -871,12 +942,17 @@ cdef class Scheduler:
                 p.put_watcher(new_ref(head.d, head.e), parent)
                 self.tie(p, parent)
         self.enqueue(p)
+        if head.b and head.f and self.gone(parent):
+            # A parent that ran elsewhere, and whose home died while this was under way: that death has fired already.
+            self.take_exit(p, parent, WorkerDown(hi_endpoint(parent.hi)), BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
         held = self.unborn.pop(head.a, None)
         if held is not None:
             for kind, flags, aux, body in held:
                 self.replay(kind, flags, aux, body)
         if self.stopping:
             self.shut(p, self.stopping)
+        elif self.exports is not None and not p.flags & (KEEPS | EXITING):
+            self.offer(p, False)
         return 0
 
     def replay(self, kind, flags, aux, bytes body):
@@ -916,6 +992,11 @@ cdef class Scheduler:
                         self.unborn.setdefault(lo, []).append((MSG, 0, 0, (<char *>&lo)[:8] + data))
                     return 0
                 to.process = p
+            if p.flags & AWAY:
+                data = self.codec.encode(message)
+                # Encoding runs user code: it may have come home meanwhile.
+                if self.elsewhere(lo):
+                    return self.hold(lo, MSG, 0, 0, (<char *>&lo)[:8] + data)
             if p.state != DEAD and not p.flags & EXITING:
                 self.deliver(p, body)
             return 0
@@ -927,13 +1008,26 @@ cdef class Scheduler:
     cdef int send_ref(self, Ref to, object message) except -1:
         cdef bytes data
         cdef uint64_t lo = to.lo
-        if to.hi == self.hi:
+        if to.hi == self.hi and not lo >> 52:
             body = self.codec.isolate(message)
             return self.take_alias(lo, body)
         data = self.codec.encode(message)
         if hi_nonce(to.hi) != self.segment.nonce:
             return 0
+        if to.hi == self.hi:
+            return self.pass_alias(lo, (<char *>&lo)[:8] + data)
         return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ALIAS, 0, &lo, 8, data, True)
+
+    def pass_alias(self, uint64_t lo, bytes body):
+        """A message to a reference that one of our processes has made on another worker: to there."""
+        cdef uint32_t e = <uint32_t>(lo >> 52) - 1
+        cdef uint64_t head = ALIAS
+        if e >= self.segment.workers:
+            return
+        # It may have begun there without our knowledge: then what was sent to it before lies here still.
+        if self.segment.reserve_header(e, self.endpoint):
+            self.catch_up(make_hi(self.segment.nonce, e, self.believed[e]), ld64_acquire(self.segment.ring_base(e, self.endpoint) + 128))
+        self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True)
 
     cdef int take_alias(self, uint64_t lo, object body) except -1:
         cdef Ref ref
@@ -942,7 +1036,7 @@ cdef class Scheduler:
             return 0
         if entry[1]:
             # The alias of a monitor made for one reply: it takes alias and monitor away.
-            ref = new_ref(self.hi, lo)
+            ref = new_ref((<Process>entry[0]).pid.hi, lo)
             self.drop_alias(ref)
             self.remove_monitor(<Process>entry[0], ref)
         return self.deliver(<Process>entry[0], body)
@@ -963,6 +1057,8 @@ cdef class Scheduler:
         cdef int done
         cdef const char *data = NULL
         cdef size_t n = 0
+        cdef Process sender
+        cdef pa_wrap wrapped
         if e >= self.segment.endpoints:
             return 0
         if self.closed:
@@ -973,6 +1069,12 @@ cdef class Scheduler:
             data = payload
             n = len(payload)
         box = self.outbox(e)
+        sender = self.current if self.behalf is None else self.behalf
+        if self.behind or sender is not None and sender.flags & CARRIED:
+            nhead = self.wrap(&wrapped, sender, e, inc, kind, flags, aux, head, nhead)
+            head = &wrapped
+            kind = FROM
+            flags = aux = 0
         try:
             done = box.put(inc, <uint8_t>kind, <uint8_t>flags, <uint16_t>aux, head, nhead, data, n)
         except MemoryError:
@@ -985,6 +1087,33 @@ cdef class Scheduler:
             if self.role == "guest" or may_block and (box.queued_bytes > FLOW_BYTES or box.queued_count > FLOW_COUNT):
                 self.hold_sender(box)
         return 0
+
+    cdef size_t wrap(self, void *at, Process sender, uint32_t e, uint32_t inc, int kind, int flags, int aux, const void *head, size_t nhead) except 0:
+        """Make the head of a FROM. Its length."""
+        cdef Place place
+        cdef pa_wrap *to = <pa_wrap *>at
+        to.home = self.hi if sender is None else sender.pid.hi
+        to.fence = to.position = 0
+        if self.behind:
+            to.home = self.hi
+            to.fence = self.behind
+            to.position = 0xFFFFFFFFFFFFFFFFULL
+        elif sender.extra is not None and sender.extra.place is not None:
+            place = sender.extra.place
+            if place.fences is not None:
+                fence = place.fences.pop(e, None)
+                if fence is not None and fence[2] == inc:
+                    to.fence, to.position, _ = fence
+                if not place.fences:
+                    place.fences = None
+                    if sender.pid.hi == self.hi:
+                        sender.flags &= ~CARRIED
+        to.kind = <uint8_t>kind
+        to.flags = <uint8_t>flags
+        to.aux = <uint16_t>aux
+        to.none = 0
+        memcpy(to.head, head, nhead)
+        return WRAP + nhead
 
     cdef int wait_for_memory(self, Outbox box, uint32_t inc, int kind, int flags, int aux, const void *head, size_t nhead, bytes payload) except -1:
         """A signal that others wait for is never lost (S2.2): for a ring that can't be made it stays in the overflow; where there is no
@@ -1026,6 +1155,14 @@ cdef class Scheduler:
             self.outbox(hi_endpoint(hi)).need()
         return 0
 
+    cdef int wait_published(self, Process p) except -1:
+        """Suspend the running process, which is not at home, until its home can read all that it was told."""
+        cdef Outbox box = self.outbox(hi_endpoint(p.pid.hi))
+        while box.queued_count and p is self.current and not p.flags & EXITING and box.peer_incarnation == hi_incarnation(p.pid.hi):
+            self.flow_waiting.append((p, box, True))
+            self.block(p, FLOW)
+        return 0
+
     cdef int hold_sender(self, Outbox box) except -1:
         """Suspend the running process until `box` has drained. A guest's overflow nobody else flushes: it waits till it is empty."""
         cdef Process p = self.current
@@ -1038,7 +1175,7 @@ cdef class Scheduler:
                 PyErr_CheckSignals()
             return 0
         # Woken, it goes on, however full it is again by then: others that weren't suspended may have been at it first.
-        self.flow_waiting.append((p, box))
+        self.flow_waiting.append((p, box, False))
         self.block(p, FLOW)
         return 0
 
@@ -1050,10 +1187,10 @@ cdef class Scheduler:
         cdef pa_head head
         cdef bytes data
         if to.hi == self.hi:
-            p = self.find(to.lo)
+            p = self.local(to.lo)
             if p is not None:
                 return self.take_exit(p, sender, reason, flags, seen)
-            if not self.is_unborn(to.lo):
+            if not self.elsewhere(to.lo):
                 return 0
         elif hi_nonce(to.hi) != self.segment.nonce:
             return 0
@@ -1063,8 +1200,7 @@ cdef class Scheduler:
         head.c = sender.lo
         head.d = seen
         if to.hi == self.hi:
-            self.unborn.setdefault(to.lo, []).append((EXIT, flags, 0, (<char *>&head)[:32] + data))
-            return 0
+            return self.hold(to.lo, EXIT, flags, 0, (<char *>&head)[:32] + data)
         if not flags & (BY_LINK | IS_NORMAL) and hi_endpoint(to.hi) < self.segment.workers:
             self.segment.set_end_due(hi_endpoint(to.hi), True)
         return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), EXIT, flags, &head, 32, data, False)
@@ -1176,8 +1312,18 @@ cdef class Scheduler:
         cdef Process caller
         cdef Extra extra = p.extra
         cdef bint has_stack
+        cdef Process before = self.behalf
         has_stack = p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None)
-        del self.table[p.pid.lo]
+        if p.flags & EXPORTED:
+            self.recall(p)              # dead anyway, wherever it is
+        if p.flags & AWAY:
+            self.unmake_stub(p)
+        if p.pid.hi == self.hi:
+            del self.table[p.pid.lo]
+            if self.moves:
+                self.moved(p.pid.lo, NoProc(f"{p.pid} has ended", reason=NOPROC))
+        else:
+            self.remove_foreign(p)
         p.pid.process = None
         if p.flags & SYSTEM:
             self.system_processes -= 1
@@ -1193,7 +1339,14 @@ cdef class Scheduler:
             if extra.aliases is not None:
                 for ref in list(extra.aliases):
                     self.aliases.pop(ref.lo, None)
+            # `wrap` looks there, and `extra` is gone from the process.
+            if p.flags & CARRIED and extra.place is not None:
+                p.more().place = extra.place
+            self.behalf = p
             try:
+                if p.pid.hi != self.hi:
+                    # First: who hears of the end, and asks its home, must not be told that it lives.
+                    self.tell_ended(p.pid.hi, p.pid.lo, extra.place.passed)
                 self.tell_of_end(p, extra, reason)
             except MemoryError:
                 # Once more from the beginning: what comes twice is ignored, what doesn't come is waited for.
@@ -1203,6 +1356,9 @@ cdef class Scheduler:
                 except MemoryError:
                     self.out_of_memory()
                 self.keep_ballast()
+            finally:
+                self.behalf = before
+                p.extra = None
             for e in extra.tied or ():
                 if self.ties[e] is not None:
                     (<set>self.ties[e]).discard(p)
@@ -1239,6 +1395,8 @@ cdef class Scheduler:
     cdef int tie(self, Process p, Pid other) except -1:
         """Remember that `p` has a link or monitor with `other`, for the day that other endpoint dies."""
         cdef uint32_t e = hi_endpoint(other.hi)
+        if p.pid.hi != self.hi:
+            return 0            # its home tells when an endpoint has died: see HEARD
         if other.hi == self.hi or hi_nonce(other.hi) != self.segment.nonce or e >= self.segment.endpoints:
             return 0
         if self.ties[e] is None:
@@ -1267,35 +1425,42 @@ cdef class Scheduler:
         link.own = self.link_counter
         p.put_link(other, link)
         self.tie(p, other)
+        if p.pid.hi != self.hi:
+            self.tell_home(p, LINKED_TO, other.hi, other.lo, link.own)
+            self.wait_published(p)
         if other.hi == self.hi:
-            q = self.find(other.lo)
+            q = self.local(other.lo)
             if q is not None:
                 link.peer = link.own
                 link = <Link>q.more().links.get(p.pid)
                 if link is None:
                     link = Link()
                     q.put_link(p.pid, link)
+                    self.tie(q, p.pid)
                 link.own = link.peer = self.link_counter
                 return 0
-            if not self.is_unborn(other.lo):
+            if not self.elsewhere(other.lo):
+                if self.hosted:
+                    self.after_hosts(self.endpoint)
                 return self.take_exit(p, other, NOPROC, BY_LINK, link.own)
-        elif self.gone(other):
+        elif self.gone_for(p, other):
             return self.take_exit(p, other, NOPROC, BY_LINK, link.own)
         head.a = other.lo
         head.b = p.pid.hi
         head.c = p.pid.lo
         head.d = link.own
         if other.hi == self.hi:
-            self.unborn.setdefault(other.lo, []).append((LINK, 0, 0, (<char *>&head)[:32]))
-            return 0
+            return self.hold(other.lo, LINK, 0, 0, (<char *>&head)[:32])
         return self.put(hi_endpoint(other.hi), hi_incarnation(other.hi), LINK, 0, &head, 32, None, False)
 
-    cdef int take_link(self, uint64_t lo, Pid other, uint64_t link_id) except -1:
-        cdef Process p = self.find(lo)
+    cdef int take_link(self, Process p, uint64_t lo, Pid other, uint64_t link_id) except -1:
+        """`lo`: of this endpoint, where there is no such process."""
         cdef Link link
         if p is None:
+            if self.hosted:
+                self.after_hosts(hi_endpoint(other.hi))
             return self.exit_signal(other, new_pid(self.hi, lo), NOPROC, BY_LINK, link_id)
-        if self.gone(other):
+        if self.gone_for(p, other):
             # Held for the unborn while its sender's endpoint died: that death has fired already, without this link.
             link = Link()
             link.peer = link_id
@@ -1323,14 +1488,18 @@ cdef class Scheduler:
         head.c = p.pid.lo
         head.d = link.peer
         if other.hi == self.hi:
-            q = self.find(other.lo)
+            q = self.local(other.lo)
             if q is not None:
                 if q.extra is not None:
                     q.extra.links.pop(p.pid, None)
-            elif self.is_unborn(other.lo):
-                self.unborn.setdefault(other.lo, []).append((UNLINK, 0, 0, (<char *>&head)[:32]))
-            return 0
-        return self.put(hi_endpoint(other.hi), hi_incarnation(other.hi), UNLINK, 0, &head, 32, None, False)
+            elif self.elsewhere(other.lo):
+                self.hold(other.lo, UNLINK, 0, 0, (<char *>&head)[:32])
+        else:
+            self.put(hi_endpoint(other.hi), hi_incarnation(other.hi), UNLINK, 0, &head, 32, None, False)
+        if p.pid.hi != self.hi:
+            # After it: a link too many among the home's copies does nothing, one that is missing would never fire.
+            self.tell_home(p, UNLINKED_FROM, other.hi, other.lo, link.peer)
+        return 0
 
     cdef int take_unlink(self, Process p, Pid other, uint64_t seen) except -1:
         cdef Link link
@@ -1352,13 +1521,16 @@ cdef class Scheduler:
         p.put_monitor(ref, target)
         self.tie(p, target)
         if target.hi == self.hi:
-            q = self.find(target.lo)
+            q = self.local(target.lo)
             if q is not None:
                 q.put_watcher(ref, p.pid)
+                self.tie(q, p.pid)
                 return 0
-            if not self.is_unborn(target.lo):
+            if not self.elsewhere(target.lo):
+                if self.hosted:
+                    self.after_hosts(self.endpoint)
                 return self.take_down(p, ref, target, NOPROC)
-        elif self.gone(target):
+        elif self.gone_for(p, target):
             return self.take_down(p, ref, target, NOPROC)
         head.a = target.lo
         head.b = p.pid.hi
@@ -1366,15 +1538,16 @@ cdef class Scheduler:
         head.d = ref.hi
         head.e = ref.lo
         if target.hi == self.hi:
-            self.unborn.setdefault(target.lo, []).append((MONITOR, 0, 0, (<char *>&head)[:40]))
-            return 0
+            return self.hold(target.lo, MONITOR, 0, 0, (<char *>&head)[:40])
         return self.put(hi_endpoint(target.hi), hi_incarnation(target.hi), MONITOR, 0, &head, 40, None, False)
 
-    cdef int take_monitor(self, uint64_t lo, Pid watcher, Ref ref) except -1:
-        cdef Process p = self.find(lo)
+    cdef int take_monitor(self, Process p, uint64_t lo, Pid watcher, Ref ref) except -1:
+        """`lo`: of this endpoint, where there is no such process."""
         if p is None:
+            if self.hosted:
+                self.after_hosts(hi_endpoint(watcher.hi))
             return self.send_down(watcher, ref, new_pid(self.hi, lo), NOPROC)
-        if self.gone(watcher):
+        if self.gone_for(p, watcher):
             return 0
         p.put_watcher(ref, watcher)
         self.tie(p, watcher)
@@ -1395,17 +1568,18 @@ cdef class Scheduler:
         cdef Process q
         cdef pa_head head
         if target.hi == self.hi:
-            q = self.find(target.lo)
-            if q is not None and q.extra is not None:
-                q.extra.watchers.pop(ref, None)
+            q = self.local(target.lo)
+            if q is not None:
+                if q.extra is not None:
+                    q.extra.watchers.pop(ref, None)
                 return
-            if not self.is_unborn(target.lo):
+            if not self.elsewhere(target.lo):
                 return
         head.a = target.lo
         head.b = ref.hi
         head.c = ref.lo
         if target.hi == self.hi:
-            self.unborn.setdefault(target.lo, []).append((DEMONITOR, 0, 0, (<char *>&head)[:24]))
+            self.hold(target.lo, DEMONITOR, 0, 0, (<char *>&head)[:24])
         elif hi_nonce(target.hi) == self.segment.nonce:
             self.put(hi_endpoint(target.hi), hi_incarnation(target.hi), DEMONITOR, 0, &head, 24, None, False)
 
@@ -1414,25 +1588,28 @@ cdef class Scheduler:
         cdef pa_head head
         cdef bytes data
         if watcher.hi == self.hi:
-            p = self.find(watcher.lo)
+            p = self.local(watcher.lo)
             if p is not None:
                 self.take_down(p, ref, target, reason)
-            return 0
+            if p is not None or not self.elsewhere(watcher.lo):
+                return 0
         data = (<Encoded>reason).data if type(reason) is Encoded else self.codec.encode(reason)
         head.a = watcher.lo
         head.b = target.hi
         head.c = target.lo
         head.d = ref.hi
         head.e = ref.lo
+        if watcher.hi == self.hi:
+            return self.hold(watcher.lo, DOWN, 0, 0, (<char *>&head)[:40] + data)
         return self.put(hi_endpoint(watcher.hi), hi_incarnation(watcher.hi), DOWN, 0, &head, 40, data, False)
 
     cdef int take_down(self, Process p, Ref ref, Pid target, object reason) except -1:
-        if ref.lo == p.awaited and ref.hi == self.hi and not p.answered:       # the monitor of a call, or of a start
+        if ref.lo == p.awaited and ref.hi == p.pid.hi and not p.answered:       # the monitor of a call, or of a start
             return self.settle(p, ref.lo, REFUSED, reason)
         # Exactly one Down per monitor (S4.3): the entry goes with it; none when it was taken off meanwhile.
         if p.extra is None or p.extra.monitors.pop(ref, None) is None:
             return 0
-        entry = self.aliases.get(ref.lo) if ref.hi == self.hi else None
+        entry = self.aliases.get(ref.lo) if ref.hi == p.pid.hi else None
         if entry is not None and entry[1]:
             self.drop_alias(ref)
         return self.deliver(p, Down(ref, target, self.reason_value(reason)))
@@ -1479,9 +1656,16 @@ cdef class Scheduler:
                     self.names.free(name, hi, lo)
         tied = self.ties[e]
         self.ties[e] = None
+        self.host_down(e, inc, reason)
+        self.home_down(e, inc)
         if tied is not None:
             for p in tied:
                 if p.extra is None:
+                    continue
+                if p.flags & AWAY:
+                    # What it has sent before comes to the host by us, and so does this: see HEARD. Until it is known who runs it, it is kept.
+                    if p.extra.place.held is None:
+                        forget_endpoint(p.extra, e, inc)
                     continue
                 for ref, other in list(p.extra.watchers.items()):
                     if hi_endpoint(other.hi) == e and hi_incarnation(other.hi) <= inc:
@@ -1505,6 +1689,10 @@ cdef class Scheduler:
                 if where == e and asked_inc <= inc:
                     del asked[lo]
                     self.settle(<Process>asker, lo, REFUSED, reason)
+        for some in self.away:
+            if some:
+                for p in list((<dict>some).values()):
+                    self.send_beliefs(p)
         return 0
 
     # ------------------------------------------------------------------ requests to another endpoint
@@ -1516,9 +1704,10 @@ cdef class Scheduler:
         cdef pa_head head
         cdef bytes data
         cdef uint64_t unborn = 0
+        cdef bint moves = operation[0] == "migrate"
         if e == self.endpoint:
             unborn = self.unborn_of(operation)
-            if not unborn:
+            if not unborn and not moves:
                 return self.perform(operation)
         if inc < self.believed[e]:
             raise NoProc(f"worker {e} has been replaced", reason=NOPROC)
@@ -1535,7 +1724,9 @@ cdef class Scheduler:
         self.requests[ref.lo] = (p, e, inc)
         try:
             if unborn:
-                self.unborn.setdefault(unborn, []).append((REQUEST, 0, 0, (<char *>&head)[:32] + data))
+                self.hold(unborn, REQUEST, 0, 0, (<char *>&head)[:32] + data)
+            elif e == self.endpoint:
+                self.perform_for(operation, ref.hi, ref.lo)
             else:
                 self.put(e, inc, REQUEST, 0, &head, 32, data, False)
             if not self.await_answer(p, timeout):
@@ -1637,13 +1828,12 @@ cdef class Scheduler:
         cdef bytes data = None
         cdef bint here = to.hi == self.hi
         cdef int answered
-        self.ref_counter += 1
-        ref = new_ref(self.hi, self.ref_counter)
+        ref = new_ref(p.pid.hi, self.new_lo(p))
         if here:
             q = <Process>to.process
-            if q is None:
-                q = self.find(to.lo)
-            if q is None and not self.is_unborn(to.lo):
+            if q is None or q.flags & (EXPORTED | AWAY):
+                q = self.local(to.lo)
+            if q is None and not self.elsewhere(to.lo):
                 p.reply = NOPROC
                 return REFUSED
         elif self.gone(to):
@@ -1655,7 +1845,9 @@ cdef class Scheduler:
             if q.state == DEAD or q.flags & EXITING:        # isolating runs user code
                 p.reply = NOPROC
                 return REFUSED
-        else:
+            if q.flags & (EXPORTED | AWAY) and self.local(to.lo) is None:
+                q = None
+        if q is None:
             data = self.codec.encode(request)
             data = (<char *>&p.pid.hi)[:8] + (<char *>&p.pid.lo)[:8] + (<char *>&ref.hi)[:8] + (<char *>&ref.lo)[:8] + data
         self.begin_wait(p, q, to, ref)
@@ -1670,16 +1862,15 @@ cdef class Scheduler:
                 head.d = ref.hi
                 head.e = ref.lo
                 if here:
-                    held = self.unborn.setdefault(to.lo, [])
-                    held.append((MONITOR, 0, 0, (<char *>&head)[:40]))
-                    held.append((MSG, IS_CALL, 0, (<char *>&to.lo)[:8] + data))
+                    self.hold(to.lo, MONITOR, 0, 0, (<char *>&head)[:40])
+                    self.hold(to.lo, MSG, IS_CALL, 0, (<char *>&to.lo)[:8] + data)
                 else:
                     self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MONITOR, 0, &head, 40, None, False)
                     self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL, &to.lo, 8, data, True)
             answered = self.await_answer(p, timeout)
             value = p.reply
         finally:
-            self.end_wait(p, ref, to if q is None else None)
+            self.end_wait(p, ref, to if q is None or q.flags & AWAY else None)
         p.reply = value
         return answered
 
@@ -1693,14 +1884,19 @@ cdef class Scheduler:
             p = <Process>to.process
             if p is None:
                 p = self.find(to.lo)
-            if p is not None and ref.hi == self.hi:
-                self.settle(p, ref.lo, GIVEN, value)
-            return 0
+            if p is not None and not p.flags & AWAY:
+                if ref.hi == self.hi:
+                    self.settle(p, ref.lo, GIVEN, value)
+                return 0
+            if p is None:
+                return 0
         data = self.codec.encode(value)
         if hi_nonce(to.hi) != self.segment.nonce or ref.hi != to.hi:        # a caller makes its references itself
             return 0
         head.a = to.lo
         head.b = ref.lo
+        if to.hi == self.hi:
+            return self.hold(to.lo, ANSWER, 0, 0, (<char *>&head)[:16] + data)
         return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ANSWER, 0, &head, 16, data, True)
 
     # ------------------------------------------------------------------ answers to other endpoints
@@ -1714,69 +1910,99 @@ cdef class Scheduler:
             operation = self.codec.decode(r.body + 32, r.size - 32)
             lo = self.unborn_of(operation)
             if lo:
-                # It isn't dead: whoever asks has heard of it before us. Answered at its birth, or its spawner's end.
-                self.unborn.setdefault(lo, []).append((REQUEST, r.flags, r.aux, <bytes>r.body[:r.size]))
-                return 0
-            reply = (True, self.perform(operation))
+                # It isn't dead: whoever asks has heard of it before us, or it runs elsewhere. Answered at its birth, or its spawner's
+                # end, or by its host.
+                return self.hold(lo, REQUEST, r.flags, r.aux, <bytes>r.body[:r.size])
+        except Exception as error:
+            return self.answer_to(head.a, head.b, (False, error))
+        finally:
+            self.guarded = guarded
+        self.perform_for(operation, head.a, head.b)
+        return 0
+
+    def perform_for(self, tuple operation, uint64_t hi, uint64_t lo, of=None):
+        """Perform `operation`, and answer to a reference; an order to move, when it is carried out. of: the process it is about, if it isn't ours."""
+        guarded = self.guard()
+        try:
+            if operation[0] == "migrate":
+                return self.order_move(self.find(operation[1]), operation[2], hi, lo)
+            reply = (True, self.perform(operation, of))
         except Exception as error:
             reply = (False, error)
         finally:
             self.guarded = guarded
-        if head.a == self.hi:
-            asked = self.requests.pop(head.b, None)
+        self.answer_to(hi, lo, reply)
+
+    cdef int answer_to(self, uint64_t hi, uint64_t lo, tuple reply) except -1:
+        """Answer a question that this endpoint, or another, has asked."""
+        if hi == self.hi:
+            asked = self.requests.pop(lo, None)
             if asked is not None:
-                self.settle(<Process>asked[0], head.b, GIVEN if reply[0] else REFUSED, reply[1])
+                self.settle(<Process>asked[0], lo, GIVEN if reply[0] else REFUSED, reply[1])
             return 0
         try:
             data = self.codec.encode(reply)
         except NotPicklable as error:
             data = self.codec.encode((False, error))
-        lo = head.b
-        return self.put(hi_endpoint(head.a), hi_incarnation(head.a), ALIAS, 0, &lo, 8, data, False)
+        return self.put(hi_endpoint(hi), hi_incarnation(hi), ALIAS, 0, &lo, 8, data, False)
 
     cdef uint64_t unborn_of(self, tuple operation) except? 0:
-        """The process that `operation` is about, if it may still be born; else 0."""
+        """The process that `operation` is about, if it may still be born, or runs elsewhere; else 0."""
         cdef uint64_t lo
+        cdef Process p
         what = operation[0]
-        if what == "info":
+        if what == "info" or what == "is_alive" or what == "timer_of":
             lo = operation[1]
         elif what == "register" or what == "unregister":
             lo = operation[2]
+        elif what == "migrate":
+            return operation[1] if self.find(operation[1]) is None and self.is_unborn(operation[1]) else 0
         else:
             return 0
-        return lo if self.find(lo) is None and self.is_unborn(lo) else 0
+        p = self.find(lo)
+        if p is None:
+            return lo if what != "is_alive" and self.is_unborn(lo) else 0
+        if p.flags & EXPORTED and what != "is_alive":
+            self.recall(p)
+        return lo if p.flags & AWAY else 0
 
-    cdef object perform(self, tuple operation):
-        """What other endpoints may ask of this one. The first item names the operation."""
-        cdef Process p
+    cdef object perform(self, tuple operation, Process p=None):
+        """What other endpoints may ask of this one. The first item names the operation. p: the process that it is about, where it isn't ours."""
         cdef uint64_t hi, lo
+        cdef Process foreign = p
         what = operation[0]
         if what == "is_alive":
             lo = operation[1]
-            return self.find(lo) is not None or self.is_unborn(lo)
+            return foreign is not None or self.find(lo) is not None or self.is_unborn(lo)
         if what == "processes":
             return [p.pid for p in self.table.values() if not p.flags & SYSTEM]
         if what == "info":
-            p = self.find(operation[1])
+            if p is None:
+                p = self.find(operation[1])
             return None if p is None else self.describe(p)
         if what == "register":
             lo = operation[2]
-            p = self.find(lo)
+            hi = self.hi if p is None else p.pid.hi
+            if p is None:
+                p = self.find(lo)
             if p is None:
                 raise NoProc(f"expected a live process to register as {operation[1]!r}, got {new_pid(self.hi, lo)}, which is dead", reason=NOPROC)
             extra = p.more()
             if extra.name is not None:
                 raise NameTaken(f"{p.pid} is registered as {extra.name!r} already: a process has one name")
-            if self.names.claim(operation[1], self.hi, lo) != 1:
+            if self.names.claim(operation[1], hi, lo) != 1:
                 raise self.taken(operation[1])
+            if hi != self.hi and self.segment.incarnation(hi_endpoint(hi)) != hi_incarnation(hi):
+                self.names.free(operation[1], hi, lo)       # the root may have swept the names of its home before
             extra.name = operation[1]
             return True
         if what == "unregister":
             lo = operation[2]
-            p = self.find(lo)
+            if p is None:
+                p = self.find(lo)
             if p is None or p.extra is None or p.extra.name != operation[1]:
                 raise NotRegistered(operation[1])
-            self.names.free(operation[1], self.hi, lo)
+            self.names.free(operation[1], p.pid.hi, lo)
             p.extra.name = None
             return True
         if what == "start_timer":
@@ -1785,6 +2011,8 @@ cdef class Scheduler:
             return True
         if what == "timer":
             return self.timer_left(operation[1], operation[2], operation[3])
+        if what == "timer_of":          # one that has moved with its receiver
+            return self.timer_left(operation[2], operation[3], operation[4])
         raise ValueError(f"unknown operation {what!r}")
 
     def describe(self, Process p):
@@ -1882,7 +2110,7 @@ cdef class Scheduler:
         """Seconds until the timer fires, or None if there is none (any more)."""
         cdef Timer timer = <Timer>self.ref_timers.get((hi, lo))
         if timer is None:
-            return None
+            return self.moved_timers.get((hi, lo))      # the pid that it has moved with
         if cancel:
             del self.ref_timers[(hi, lo)]
             self.timers.remove(timer)
@@ -1904,6 +2132,9 @@ cdef class Scheduler:
                     p.timed_out = True
                     if p.state == BLOCKED:
                         self.enqueue(p)
+                continue
+            if timer.message is None:
+                self.moved_timers.pop((timer.hi, timer.lo), None)
                 continue
             if timer.period:
                 timer.deadline = max(timer.deadline + timer.period, self.now)
@@ -1932,12 +2163,15 @@ cdef class Scheduler:
         if hi == self.hi:
             message = self.codec.receive(<const uint8_t *><const char *>data, len(data))
             if to_ref:
+                if lo >> 52:
+                    self.pass_alias(lo, (<char *>&lo)[:8] + data)
+                    return 0
                 return self.take_alias(lo, message)
             p = self.find(lo)
-            if p is not None:
+            if p is not None and not p.flags & AWAY:
                 self.deliver(p, message)
-            elif self.is_unborn(lo):
-                self.unborn.setdefault(lo, []).append((MSG, 0, 0, (<char *>&lo)[:8] + data))
+            elif self.elsewhere(lo):
+                self.hold(lo, MSG, 0, 0, (<char *>&lo)[:8] + data)
             return 0
         if hi_nonce(hi) != self.segment.nonce:
             return 0
@@ -2016,24 +2250,47 @@ cdef class Scheduler:
             self.turn += 1
             if self.segment.any_dirty(self.endpoint) or self.again_count or self.backlog or self.turn & 15 == 0:
                 self.poll(0)
+            if self.due_moves:
+                self.make_moves()
             p = self.next_process()
             if p is not None:
-                if p.flags & EXITING and p.pending is None:
-                    p.state = DEAD      # ended before it ran
-                    continue
-                self.slices += 1
-                if self.collect_due:
-                    self.collect_garbage()
-                if self.tick is not None and not self.tick.armed:
-                    self.ticked_at = pa_now()
-                    self.tick.arm(TICK_NS)
-                return p
-            if self.stopping and self.process_count == 0 and self.exiting == 0 or self.closed:
+                if p.flags & (EXITING | EXPORTED | AWAY | FROZEN):
+                    if p.flags & EXITING:
+                        if p.pending is None:
+                            p.state = DEAD      # ended before it ran
+                            continue
+                    elif not p.flags & EXPORTED or not self.recall(p):
+                        p.state = IDLE          # it runs elsewhere
+                        continue
+                    elif self.unstolen < QUIET:
+                        self.unstolen += 1
+                return self.turn_of(p)
+            if self.stopping and self.process_count == 0 and self.foreign_count == 0 and self.exiting == 0 or self.closed:
                 return None
+            wait = PARK_NS
+            if self.exports is not None and not self.stopping:
+                p = self.steal()
+                if p is not None:
+                    return self.turn_of(p)
+                set_idle(self.segment, self.endpoint)
+                wait = self.nap()
             if self.ended_carriers >= POOL:
                 self.ended_carriers = 0
                 pa_trim()
-            self.poll(PARK_NS)
+            if wait:
+                self.poll(wait)
+            if self.exports is not None:
+                clear_idle(self.segment, self.endpoint)
+
+    cdef Process turn_of(self, Process p):
+        """`p` is given the processor next."""
+        self.slices += 1
+        if self.collect_due:
+            self.collect_garbage()
+        if self.tick is not None and not self.tick.armed:
+            self.ticked_at = pa_now()
+            self.tick.arm(TICK_NS)
+        return p
 
     cdef int poll(self, int64_t wait_ns) except -1:
         """`turn_over`, with no process current: a tick that interrupts a finalizer or a message's constructor in there must do nothing.
@@ -2255,6 +2512,8 @@ cdef class Scheduler:
             if self.watched_fds:
                 self.park(0)
             self.show_load()
+            if self.exports is not None:
+                self.refill()
             if self.collect_due:
                 self.collect_garbage()
         finally:
@@ -2395,7 +2654,8 @@ cdef class Scheduler:
 
     cdef void show_count(self) noexcept:
         """Tell who places processes how many live here: at each birth and end, so that what has been heard of is counted already."""
-        self.segment.set_load(self.endpoint, <uint32_t>(len(self.table) - self.system_processes), <uint32_t>self.queue_length)
+        self.segment.set_load(self.endpoint, <uint32_t>(len(self.table) - self.system_processes - self.away_count + self.foreign_count),
+                              <uint32_t>self.queue_length)
 
     cdef int show_load(self) except -1:
         """Tell the root how much there is to do here, and that this endpoint turns."""
@@ -2754,6 +3014,8 @@ cdef class Scheduler:
             if p.pending is not None:
                 self.check(p)
         p.state = IDLE
+        if p.flags & MOVING:
+            self.due_moves.append(p)
         if p.first is not None:
             self.enqueue(p)
         else:
@@ -2840,6 +3102,13 @@ cdef class Scheduler:
             self.owing = [late for late in self.owing if not (<Inbox>late).settle()]
             left = left or bool(self.owing)
         self.backlog = left
+        if self.arriving:
+            self.begin_arrived()
+        if self.late_ends and not left:
+            ends = self.late_ends
+            self.late_ends = []
+            for hi, lo, passed in ends:
+                self.tell_ended(hi, lo, passed)
         if self.flow_waiting:
             # One for each overflow, in the order of their coming: if all were let go at once, the first would fill it again, and
             # the last would never have its turn.
@@ -2851,7 +3120,12 @@ cdef class Scheduler:
                 box = <Outbox>item[1]
                 if p.state != BLOCKED or p.wait != FLOW:
                     continue
-                if box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box in woken:
+                if item[2]:
+                    if box.queued_count:
+                        self.flow_waiting.append(item)
+                    else:
+                        self.enqueue(p)
+                elif box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box in woken:
                     self.flow_waiting.append(item)
                 else:
                     woken.append(box)
@@ -2883,28 +3157,34 @@ cdef class Scheduler:
                     self.drain_one(e)
         return 0
 
-    cdef int drain_one(self, uint32_t e) except -1:
+    cdef int drain_one(self, uint32_t e, uint64_t position=0xFFFFFFFFFFFFFFFFULL) except -1:
+        """Handle what `e` has published, up to `position` in its ring. How many records: no more than DRAIN_BUDGET where there is no position."""
         cdef Inbox box = self.inbox(e)
         cdef Record r
         cdef int n = 0
-        while box.next(&r):
-            try:
-                self.signal(e, &r)
-            except (NotRunning, KeyboardInterrupt):
-                raise                   # the record counts as handled
-            except Exception as error:
-                if isinstance(error, MemoryError) and r.kind != MSG and r.kind != ALIAS and r.kind != LOST:
-                    self.out_of_memory()
-                # A record that can't be handled must not take the others down with it.
-                self.report("dead_letter", {"to": f"endpoint {self.endpoint}, record kind {r.kind}", "error": error})
-            finally:
-                box.release()
-            n += 1
-            if n >= DRAIN_BUDGET:
-                if not self.again[e]:
-                    self.again[e] = 1
-                    self.again_count += 1
-                break
+        cdef uint8_t reading = self.reading[e]
+        self.reading[e] = 1
+        try:
+            while box.position < position and box.next(&r):
+                try:
+                    self.signal(e, &r)
+                except (NotRunning, KeyboardInterrupt):
+                    raise                   # the record counts as handled
+                except Exception as error:
+                    if isinstance(error, MemoryError) and r.kind != MSG and r.kind != ALIAS and r.kind != LOST:
+                        self.out_of_memory()
+                    # A record that can't be handled must not take the others down with it.
+                    self.report("dead_letter", {"to": f"endpoint {self.endpoint}, record kind {r.kind}", "error": error})
+                finally:
+                    box.release()
+                n += 1
+                if n >= DRAIN_BUDGET and position == 0xFFFFFFFFFFFFFFFFULL:
+                    if not self.again[e]:
+                        self.again[e] = 1
+                        self.again_count += 1
+                    break
+        finally:
+            self.reading[e] = reading
         return n
 
     cdef int signal(self, uint32_t e, Record *r) except -1:
@@ -2918,16 +3198,32 @@ cdef class Scheduler:
         if kind == MSG:
             memcpy(&lo, r.body, 8)
             p = self.find(lo)
-            if p is not None and r.flags & IS_CALL:
-                memcpy(&head, r.body, 40)
-                self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(r.body + 40, r.size - 40)))
-            elif p is not None:
-                self.deliver(p, self.codec.receive(r.body + 8, r.size - 8))
+            if p is not None:
+                if p.flags & AWAY:
+                    return self.forward(p, kind, r.flags, r.aux, r.body, r.size)
+                if r.flags & IS_CALL:
+                    if p.flags & EXPORTED and not self.recall(p):
+                        return self.forward(p, kind, r.flags, r.aux, r.body, r.size)
+                    memcpy(&head, r.body, 40)
+                    self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(r.body + 40, r.size - 40)))
+                else:
+                    self.deliver(p, self.codec.receive(r.body + 8, r.size - 8))
             elif self.is_unborn(lo):
                 self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, <bytes>r.body[:r.size]))
             return 0
+        if kind == FROM:
+            return self.signal_from(e, r)
+        if kind == FORWARD:
+            return self.signal_forwarded(e, r)
         if kind == ALIAS:
             memcpy(&lo, r.body, 8)
+            asked = self.relayed.pop(lo, None)
+            if asked is not None:
+                memcpy(&head, <const char *><bytes>asked[3], 16)
+                if head.a == self.hi:
+                    lo = head.b
+                else:
+                    return self.put(hi_endpoint(head.a), hi_incarnation(head.a), ALIAS, 0, &head.b, 8, <bytes>r.body[8:r.size], False)
             asked = self.requests.pop(lo, None)
             if asked is not None:
                 guarded = self.guard()
@@ -2938,15 +3234,10 @@ cdef class Scheduler:
                 finally:
                     self.guarded = guarded
                 return self.settle(<Process>asked[0], lo, GIVEN if reply[0] else REFUSED, reply[1])
-            if lo in self.aliases:
+            if lo >> 52:
+                self.pass_alias(lo, <bytes>r.body[:r.size])
+            elif lo in self.aliases:
                 self.take_alias(lo, self.codec.receive(r.body + 8, r.size - 8))
-            return 0
-        if kind == ANSWER:
-            memcpy(&head, r.body, 16)
-            p = self.find(head.a)
-            if p is not None and p.awaited == head.b:
-                # Its receiver decodes it: what is in there may be user code.
-                self.settle(p, head.b, GIVEN, self.codec.receive(r.body + 16, r.size - 16))
             return 0
         if kind == SPAWN:
             return self.birth(r)
@@ -2958,28 +3249,41 @@ cdef class Scheduler:
         if kind == STOP:
             memcpy(&head, r.body, 8)
             return self.stop_processes(<int>head.a)
+        if kind >= STOLEN:
+            return self.signal_of_host(e, r)
+        if kind == 0:
+            return 0            # a FROM that had a fence to tell, and nothing else
         # The rest is addressed to a process: hold it for the unborn.
+        memcpy(&lo, r.body, 8)
+        p = self.local(lo)
+        if p is None and self.elsewhere(lo):
+            return self.hold(lo, kind, r.flags, r.aux, <bytes>r.body[:r.size])
+        return self.act_on(p, r, self.hi)
+
+    cdef int act_on(self, Process p, Record *r, uint64_t hi) except -1:
+        """A control signal for a process that runs here; None: for one of this endpoint that is dead."""
+        cdef pa_head head
+        cdef int kind = r.kind
         memcpy(&head, r.body, 48 if r.size >= 48 else r.size)
-        lo = head.a
-        p = self.find(lo)
-        if p is None and self.is_unborn(lo):
-            self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, <bytes>r.body[:r.size]))
-            return 0
         if kind == EXIT:
             if p is not None:
                 self.take_exit(p, new_pid(head.b, head.c), encoded(<bytes>r.body[32:r.size]), r.flags, head.d)
         elif kind == LINK:
-            self.take_link(lo, new_pid(head.b, head.c), head.d)
+            self.take_link(p, head.a, new_pid(head.b, head.c), head.d)
         elif kind == UNLINK:
             self.take_unlink(p, new_pid(head.b, head.c), head.d)
         elif kind == MONITOR:
-            self.take_monitor(lo, new_pid(head.b, head.c), new_ref(head.d, head.e))
+            self.take_monitor(p, head.a, new_pid(head.b, head.c), new_ref(head.d, head.e))
         elif kind == DEMONITOR:
             if p is not None and p.extra is not None:
                 p.extra.watchers.pop(new_ref(head.b, head.c), None)
         elif kind == DOWN:
             if p is not None:
                 self.take_down(p, new_ref(head.d, head.e), new_pid(head.b, head.c), encoded(<bytes>r.body[40:r.size]))
+        elif kind == ANSWER:
+            if p is not None and p.awaited == head.b:
+                # Its receiver decodes it: what is in there may be user code.
+                self.settle(p, head.b, GIVEN, self.codec.receive(r.body + 16, r.size - 16))
         return 0
 
     cdef int signal_lost(self, uint32_t e, Record *r) except -1:
@@ -2988,7 +3292,20 @@ cdef class Scheduler:
         cdef Process p
         cdef Record rest
         cdef bytes body
+        cdef uint64_t lo
         cdef size_t own = 32 if r.flags == EXIT else 40 if r.flags == DOWN else 48 + r.aux
+        if r.flags == FROM or r.flags == FORWARD:
+            own = WRAP if r.flags == FROM else 8
+            rest.kind = LOST
+            rest.flags = r.body[own - 8]
+            rest.aux = r.body[own - 7]
+            rest.body = r.body + own
+            rest.size = r.size - own
+            if r.flags == FROM:
+                return self.signal_lost(e, &rest)
+            memcpy(&lo, rest.body, 8)
+            some = self.foreign[e]
+            return 0 if not some or lo not in some else self.lost_forwarded(<Process>some[lo], &rest)
         memcpy(&head, r.body, 48)
         error = MemoryError(f"no memory for a message of {r.size:,} bytes from endpoint {e}")
         if r.flags == EXIT or r.flags == DOWN or r.flags == SPAWN:
@@ -3012,6 +3329,1229 @@ cdef class Scheduler:
             if p is not None:
                 return self.settle(p, head.b, REFUSED, "system_limit")
         raise error
+
+    cdef int lost_forwarded(self, Process p, Record *r) except -1:
+        """As signal_lost, for a process of another home."""
+        cdef Record rest
+        cdef bytes body
+        cdef size_t own = 32 if r.flags == EXIT else 40
+        error = MemoryError(f"no memory for a message of {r.size:,} bytes to {p.pid}")
+        if r.flags == EXIT or r.flags == DOWN:
+            body = <bytes>r.body[:own] + self.no_reason
+            rest.kind = r.flags
+            rest.flags = <uint8_t>r.aux
+            rest.aux = 0
+            rest.body = <const uint8_t *><const char *>body
+            rest.size = len(body)
+            return self.act_on(p, &rest, p.pid.hi)
+        raise error
+
+    # ------------------------------------------------------------------ processes that run elsewhere (docs/internals.md)
+
+    cdef uint64_t new_lo(self, Process p) noexcept:
+        """The number of a new reference of `p`'s, whose `hi` is its home: it says where it was made, if that is another worker."""
+        self.ref_counter += 1
+        if p is None or p.pid.hi == self.hi:
+            return self.ref_counter
+        return (<uint64_t>(self.endpoint + 1) << 52) | (<uint64_t>(self.incarnation & 0xFFFF) << 36) | (self.ref_counter & 0xFFFFFFFFFULL)
+
+    cdef Process here_is(self, Pid pid):
+        """The process, if it runs here, whatever its home."""
+        if pid.hi == self.hi:
+            return self.local(pid.lo)
+        some = self.foreign[hi_endpoint(pid.hi)] if hi_endpoint(pid.hi) < self.segment.endpoints else None
+        if not some:
+            return None
+        found = <Process>(<dict>some).get(pid.lo)
+        return found if found is not None and (<Process>found).pid.hi == pid.hi else None
+
+    cdef object alias_of(self, Ref ref):
+        """Who has this alias, if that is a process which runs here: (process, reply-once)."""
+        return self.aliases.get(ref.lo) if ref.hi == self.hi or ref.lo >> 52 else None
+
+    # -- at home
+
+    cdef Process local(self, uint64_t lo):
+        """A process of ours, if it runs here. One that others might take is taken back."""
+        cdef Process p = self.find(lo)
+        if p is None or not p.flags & (EXPORTED | AWAY):
+            return p
+        if p.flags & EXPORTED and self.recall(p):
+            return p
+        return None
+
+    cdef bint elsewhere(self, uint64_t lo):
+        """Whether a process of ours, which isn't `local`, isn't dead: it is to be born, or runs on another worker."""
+        return self.find(lo) is not None or self.is_unborn(lo)
+
+    cdef int hold(self, uint64_t lo, int kind, int flags, int aux, bytes body) except -1:
+        """A signal for a process that is `elsewhere`: to its birth, or to its host."""
+        cdef Process p = self.find(lo)
+        if p is None:
+            self.unborn.setdefault(lo, []).append((kind, flags, aux, body))
+            return 0
+        return self.forward(p, kind, flags, aux, <const uint8_t *><const char *>body, len(body))
+
+    cdef int forward(self, Process p, int kind, int flags, int aux, const uint8_t *body, size_t size) except -1:
+        """To the host of a stub, in order."""
+        cdef Place place = p.extra.place
+        cdef pa_head head
+        cdef Pid other
+        cdef Link link
+        cdef Ref ref
+        cdef uint64_t own
+        cdef bint dead = False
+        if kind == EXIT and not flags & (BY_LINK | IS_NORMAL):
+            self.segment.set_end_due(place.host, True)
+        if place.held is not None:
+            place.held.append((kind, flags, aux, <bytes>body[:size]))
+            return 0
+        if kind == REQUEST:
+            return self.relay(p, flags, aux, <bytes>body[:size])
+        memcpy(&head, body, 48 if size >= 48 else size)
+        # What is needed at the host's death.
+        if kind == LINK:
+            other = new_pid(head.b, head.c)
+            dead = self.gone(other)
+            if not dead:
+                link = <Link>p.extra.links.get(other)
+                if link is None:
+                    link = Link()
+                    p.put_link(other, link)
+                    self.tie(p, other)
+                link.peer = head.d
+            place.passed += 1
+            place.late[other] = place.passed
+        elif kind == MONITOR:
+            other = new_pid(head.b, head.c)
+            if self.gone(other):
+                return 0
+            ref = new_ref(head.d, head.e)
+            p.put_watcher(ref, other)
+            self.tie(p, other)
+            place.passed += 1
+            place.late[ref] = place.passed
+        elif kind == UNLINK:
+            other = new_pid(head.b, head.c)
+            self.take_unlink(p, other, head.d)
+            place.late.pop(other, None)
+        elif kind == DEMONITOR:
+            ref = new_ref(head.b, head.c)
+            p.extra.watchers.pop(ref, None)
+            place.late.pop(ref, None)
+        elif kind == EXIT:
+            if flags & BY_LINK:
+                other = new_pid(head.b, head.c)
+                link = <Link>p.extra.links.get(other)
+                if link is not None and (link.peer != 0 or head.d >= link.own):
+                    del p.extra.links[other]
+        own = <uint64_t>kind | <uint64_t>(flags & 0xFF) << 8 | <uint64_t>(aux & 0xFFFF) << 16
+        self.put(place.host, place.incarnation, FORWARD, 0, &own, 8, <bytes>body[:size], kind == MSG or kind == ALIAS)
+        if dead:
+            self.exit_signal(p.pid, other, WorkerDown(hi_endpoint(other.hi)), BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
+        return 0
+
+    cdef int relay(self, Process p, int flags, int aux, bytes body) except -1:
+        """A question about a process that runs elsewhere: asked there by a reference of ours, since its host may die before it answers."""
+        cdef Place place = p.extra.place
+        cdef uint64_t own = REQUEST, lo
+        self.ref_counter += 1
+        lo = self.ref_counter
+        self.relayed[lo] = (p.pid.lo, flags, aux, body)
+        return self.put(place.host, place.incarnation, FORWARD, 0, &own, 8, (<char *>&self.hi)[:8] + (<char *>&lo)[:8] + body[16:], False)
+
+    cdef int relayed_end(self, uint64_t lo) except -1:
+        """What was asked about a process that has ended meanwhile is answered as about the dead."""
+        for ref, asked in list(self.relayed.items()):
+            if asked[0] == lo:
+                del self.relayed[ref]
+                self.replay(REQUEST, asked[1], asked[2], asked[3])
+        return 0
+
+    cdef int offer(self, Process p, bint user_code) except -1:
+        """Let others take `p`, which hasn't begun. user_code: whether it may run here, in a pickler."""
+        cdef pa_spec spec
+        cdef bytes body, args = None, kwargs = None, control
+        cdef Extra extra = p.extra
+        cdef Link link
+        cdef int slot, idle
+        if self.exports.used == <uint64_t>-1 or self.unstolen >= QUIET and self.slices & 15:
+            self.fresh.append(p)
+            return 0
+        if extra is not None and (extra.dictionary is not None or extra.label is not None and type(extra.label) is not str):
+            return 0
+        function = p.body
+        if type(function) is Encoded:
+            body = (<Encoded>function).data
+        else:
+            body = <bytes>self.function_bytes.get(function) if type(function) in FUNCTIONS else self.codec.compact(function)
+            if body is None:
+                if not user_code:
+                    return 0
+                try:
+                    body = self.codec.encode(function)
+                except Exception:
+                    return 0        # then it stays, as whatever else can't be pickled
+                if type(function) in FUNCTIONS:         # else than by name they would be Encoded
+                    if len(self.function_bytes) >= 256:
+                        self.function_bytes.clear()
+                    self.function_bytes[function] = body
+        if p.args is not None:
+            args = self.bytes_of(p.args, user_code)
+            if args is None:
+                return 0
+            if p.kwargs:
+                kwargs = self.bytes_of(p.kwargs, user_code)
+                if kwargs is None:
+                    return 0
+        # User code may have run meanwhile: also `p`.
+        if p.state != QUEUED or p.kind != STACK or p.carrier is not None or p.flags & (EXITING | EXPORTED | AWAY) or p.callers is not None:
+            return 0
+        if extra is None:
+            control = self.codec.compact((None, None, p.lineage, (), ()))
+        else:
+            control = self.codec.compact((
+                extra.name, extra.label, p.lineage,
+                [(pid, (<Link>link).own, (<Link>link).peer) for pid, link in extra.links.items()], list(extra.watchers.items())))
+        if control is None:
+            return 0
+        spec.hi = self.hi
+        spec.lo = p.pid.lo
+        spec.body = <uint32_t>len(body)
+        spec.args = NOT_GIVEN if args is None else <uint32_t>len(args)
+        spec.kwargs = NOT_GIVEN if kwargs is None else <uint32_t>len(kwargs)
+        spec.control = <uint32_t>len(control)
+        spec.flags = p.flags & (SPREAD | UNCUT | TRAP_EXIT)
+        spec.priority = p.priority
+        rest = body + (args or b"") + (kwargs or b"") + control
+        slot = self.exports.put(<const char *>&spec, sizeof(pa_spec), <const char *>rest, len(rest), pa_now())
+        if slot < 0:
+            return 0
+        p.flags |= EXPORTED
+        p.resume = slot
+        self.exported[slot] = p
+        if self.queue_length >= OFFERS:
+            self.call_thief()
+        return 0
+
+    cdef bytes bytes_of(self, object value, bint user_code):
+        """The encoding of what a new process is called with; None: it has none, or only user code could tell."""
+        if type(value) is Encoded:
+            return (<Encoded>value).data
+        found = self.codec.compact(value)
+        if found is None and user_code:
+            try:
+                return self.codec.encode(value)
+            except Exception:
+                return None     # then it stays, as whatever else can't be pickled
+        return found
+
+    cdef int call_thief(self) except -1:
+        """Wake an idle worker, if there is one that hasn't been woken yet."""
+        cdef int idle = an_idle(self.segment, self.endpoint)
+        if idle >= 0:
+            self.segment.ring_bell(self.endpoint, <uint32_t>idle)
+        return 0
+
+    cdef int refill(self) except -1:
+        """At a tick: offer what waits still, and wake who could take it. Runs no user code."""
+        cdef Process p
+        cdef int left = REFILL
+        cdef int unstolen = self.unstolen
+        if self.fresh:
+            self.unstolen = 0
+            while left and self.fresh and self.exports.used != <uint64_t>-1:
+                p = <Process>self.fresh.popleft()
+                if p.state == QUEUED and p.kind == STACK and p.carrier is None and not p.flags & (EXITING | EXPORTED | AWAY | KEEPS):
+                    left -= 1
+                    self.offer(p, False)
+            self.unstolen = unstolen
+        if self.exports.used:
+            self.call_thief()
+        return 0
+
+    cdef bint recall(self, Process p) except -1:
+        """`p` was offered: it is ours alone again. False: somebody has it already, and what is here from now on is a stub."""
+        cdef int slot = p.resume
+        cdef uint64_t word
+        p.flags &= ~EXPORTED
+        if self.exports.take_back(slot):
+            p.resume = None
+            self.exported[slot] = None
+            return True
+        self.unstolen = 0
+        word = self.exports.word(slot)
+        self.make_stub(p, thief_of(word), thief_incarnation_of(word))
+        p.extra.place.slot = slot
+        return False
+
+    cdef int make_stub(self, Process p, uint32_t host, uint32_t incarnation) except -1:
+        """From here on `p` is elsewhere, and what comes for it is held."""
+        cdef Place place = p.more().place
+        if place is None:
+            place = p.extra.place = Place()
+        place.host = host
+        place.incarnation = incarnation
+        place.held = []
+        place.leaving = False
+        place.passed = 0
+        place.late = {}
+        p.flags |= AWAY
+        if self.away[host] is None:
+            self.away[host] = {}
+        self.away[host][p.pid.lo] = p
+        self.hosted.add(host)
+        self.away_count += 1
+        return 0
+
+    cdef int unmake_stub(self, Process p) except -1:
+        cdef Place place = p.extra.place
+        if place.slot >= 0:
+            self.exported[place.slot] = None
+            self.exports.free(place.slot)
+            place.slot = -1
+            p.resume = None
+        (<dict>self.away[place.host]).pop(p.pid.lo, None)
+        self.away_count -= 1
+        p.flags &= ~AWAY
+        return 0
+
+    cdef int come_home(self, Process p) except -1:
+        """A stub is the process itself again."""
+        cdef Place place = p.extra.place
+        held = place.held
+        self.unmake_stub(p)
+        place.held = None
+        if p.kind == CALLBACK:
+            if p.state == IDLE and p.first is not None:
+                self.enqueue(p)
+        elif p.state != QUEUED:
+            self.enqueue(p)
+        self.restore_timers(p)
+        for kind, flags, aux, body in held or ():
+            self.replay(kind, flags, aux, body)
+        if p.extra is not None:
+            self.fire_gone(p, None)
+        self.show_count()
+        return 0
+
+    cdef int restore_timers(self, Process p) except -1:
+        """What was packed with `p` and isn't elsewhere after all."""
+        if p.extra is None or p.extra.place is None or p.extra.place.timers is None:
+            return 0
+        timers = p.extra.place.timers
+        p.extra.place.timers = None
+        for hi, lo, deadline, period, message in timers:
+            self.moved_timers.pop((hi, lo), None)
+            self.start_timer(hi, lo, deadline, period, p.pid, message)
+        return 0
+
+    cdef int release_held(self, Process p) except -1:
+        """It is known who runs the stub's process: there goes what was held."""
+        cdef Place place = p.extra.place
+        held = place.held
+        place.held = None
+        for kind, flags, aux, body in held:
+            self.forward(p, kind, flags, aux, <const uint8_t *><const char *>body, len(<bytes>body))
+        return self.send_beliefs(p)
+
+    cdef int send_beliefs(self, Process p) except -1:
+        """Tell the host of a stub which incarnations are dead: what their processes had sent to it has been forwarded."""
+        cdef uint64_t lo = p.pid.lo
+        return self.hold(lo, HEARD, 0, 0, (<char *>&lo)[:8] + (<char *>self.believed)[:self.segment.endpoints * sizeof(uint32_t)])
+
+    cdef int host_down(self, uint32_t e, uint32_t inc, object reason) except -1:
+        """Endpoint `e`, which has run processes of ours, is dead: what had not begun there is ours again, the rest ends."""
+        cdef Process p
+        cdef Place place
+        cdef uint64_t word
+        cdef int slot
+        if self.exports is not None:
+            for slot in range(len(self.exported)):
+                p = <Process>self.exported[slot]
+                if p is not None and p.flags & EXPORTED:
+                    word = self.exports.word(slot)
+                    if stage_of(word) in (CLAIMED, BEGUN) and thief_of(word) == e and thief_incarnation_of(word) <= inc:
+                        self.recall(p)
+        some = self.away[e]
+        if not some:
+            return 0
+        lost = []
+        for p in list((<dict>some).values()):
+            place = p.extra.place
+            if place.incarnation > inc:
+                continue
+            if place.leaving or place.slot >= 0 and stage_of(self.exports.word(place.slot)) != BEGUN:
+                self.come_home(p)
+                self.moved(p.pid.lo, NoProc(f"worker {e} has died", reason=reason))
+            else:
+                lost.append(p)
+        if lost:
+            # Named by themselves: only the host knew.
+            names = {}
+            for name, hi, lo in self.names.registered():
+                if hi == self.hi:
+                    names[lo] = name
+            self.behind = make_hi(self.segment.nonce, e, inc)
+            try:
+                for p in lost:
+                    p.extra.name = names.get(p.pid.lo)
+                    held = p.extra.place.held
+                    _discard_mail(p)
+                    # What it had sent from the hosts before, and was not read yet, comes before its end too.
+                    for other_end, fence in (p.extra.place.fences or {}).items():
+                        self.send_fence(other_end, fence)
+                    self.terminate(p, reason)
+                    self.relayed_end(p.pid.lo)
+                    for kind, flags, aux, body in held or ():
+                        self.replay(kind, flags, aux, body)
+            finally:
+                self.behind = 0
+        return 0
+
+    cdef int send_fence(self, uint32_t e, tuple fence) except -1:
+        """Have endpoint `e` read another's ring to it up to a position, before what we send next."""
+        cdef pa_wrap wrapped
+        if fence[2] != self.believed[e]:
+            return 0
+        wrapped.home = self.hi
+        wrapped.fence = fence[0]
+        wrapped.position = fence[1]
+        wrapped.kind = 0
+        wrapped.flags = 0
+        wrapped.aux = 0
+        wrapped.none = 0
+        before = self.behind
+        self.behind = 0
+        try:
+            return self.put(e, self.believed[e], FROM, 0, &wrapped, WRAP, None, False)
+        finally:
+            self.behind = before
+
+    cdef int after_hosts(self, uint32_t e) except -1:
+        """Before `e` hears that a process of ours is dead: what it has sent to `e` from a worker where it ran is read first."""
+        cdef uint32_t host
+        cdef uint64_t tail
+        cdef uint8_t *ring
+        for host in self.hosted:
+            if host == e or self.segment.state(host) != SLOT_LIVE or not self.segment.reserve_header(host, e):
+                continue
+            ring = self.segment.ring_base(host, e)
+            tail = ld64_acquire(ring + 128)
+            if tail == ld64_acquire(ring + 256):
+                continue
+            hi = make_hi(self.segment.nonce, host, self.believed[host])
+            if e == self.endpoint:
+                self.catch_up(hi, tail)
+            else:
+                self.send_fence(e, (hi, tail, self.believed[e]))
+        return 0
+
+    cdef int fire_gone(self, Process p, list believed) except -1:
+        """End the links and monitors of `p` to endpoints that are dead, by our belief, or by its home's."""
+        cdef Pid other
+        cdef Ref ref
+        cdef uint32_t e
+        if p.extra is None:
+            return 0
+        for ref, other in list(p.extra.watchers.items()):
+            if self.is_gone(other, believed):
+                p.extra.watchers.pop(ref, None)
+        for ref, other in list(p.extra.monitors.items()):
+            if self.is_gone(other, believed):
+                self.take_down(p, ref, other, WorkerDown(hi_endpoint(other.hi)))
+        if p.extra is None:
+            return 0
+        for other in list(p.extra.links):
+            if p.extra is not None and self.is_gone(other, believed):
+                self.take_exit(p, other, WorkerDown(hi_endpoint(other.hi)), BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
+        return 0
+
+    cdef bint is_gone(self, Pid other, list believed):
+        cdef uint32_t e = hi_endpoint(other.hi)
+        if believed is None:
+            return self.gone(other)
+        return hi_nonce(other.hi) != self.segment.nonce or e >= self.segment.endpoints or hi_incarnation(other.hi) < <uint32_t>believed[e]
+
+    cdef bint gone_for(self, Process p, Pid other):
+        """`gone`, as `p` may see it: what the processes of a dead endpoint have sent to it comes by its home."""
+        if p is None or p.pid.hi == self.hi:
+            return self.gone(other)
+        believed = p.extra.place.believed
+        if believed is None:
+            return hi_nonce(other.hi) != self.segment.nonce or hi_endpoint(other.hi) >= self.segment.endpoints
+        return other.hi != self.hi and self.is_gone(other, believed)
+
+    cdef int signal_of_host(self, uint32_t e, Record *r) except -1:
+        """What a host says of our processes, or a home of those that we run."""
+        cdef pa_head head
+        cdef Process p
+        cdef Pid other
+        cdef Link link
+        cdef Ref ref
+        cdef uint64_t since
+        cdef int kind = r.kind
+        memcpy(&head, r.body, 48 if r.size >= 48 else r.size)
+        if kind == HEARD:
+            p = self.find(head.a)       # it has come home
+            return 0 if p is None else self.fire_gone(p, None)
+        if kind == ARRIVE:
+            return self.arrive(e, r)
+        if kind == RECALL or kind == DROP or kind == KEEP or kind == PAUSED:
+            some = self.foreign[e]
+            p = <Process>(<dict>some).get(head.a) if some else None
+            if p is None:
+                return 0            # it has ended, and said so
+            if kind == RECALL:
+                p.flags |= MOVING
+                self.due_moves.append(p)
+            elif kind == DROP:
+                self.forget(p)
+            elif kind == PAUSED:
+                # Nothing comes for it any more.
+                p.flags |= MOVING
+                self.due_moves.append(p)
+            else:
+                self.restore_timers(p)
+                self.thaw(p)
+            return 0
+        p = self.find(head.a)
+        if p is None:
+            return 0
+        if kind == STOLEN:
+            if p.flags & EXPORTED:
+                self.recall(p)
+            if not p.flags & AWAY or p.extra.place.slot < 0:
+                return 0
+            return self.begun(p)
+        if not p.flags & AWAY or p.extra.place.host != e:
+            return 0
+        if kind == LINKED_TO:
+            other = new_pid(head.b, head.c)
+            link = <Link>p.extra.links.get(other)
+            if link is None:
+                link = Link()
+                p.put_link(other, link)
+                self.tie(p, other)
+            link.own = head.d
+        elif kind == UNLINKED_FROM:
+            other = new_pid(head.b, head.c)
+            link = <Link>p.extra.links.get(other)
+            if link is not None and link.peer <= head.d:        # not linked anew by the other side
+                del p.extra.links[other]
+        elif kind == ENDED:
+            # It has told all that it knew of. What it didn't know of is what we have forwarded since.
+            self.ended(p, head.b)
+        elif kind == ARRIVED:
+            if p.extra.place.leaving:
+                p.extra.place.leaving = False
+                p.extra.place.timers = None
+                _discard_mail(p)
+                released = p.body
+                p.body = p.context = None
+                self.release_held(p)
+                self.moved(head.a, None)
+        elif kind == REJECTED:
+            if p.extra.place.leaving:
+                error = self.reason_value(encoded(<bytes>r.body[8:r.size]))
+                self.come_home(p)
+                self.moved(head.a, error)
+        elif kind == PAUSE:
+            if p.extra.place.held is None:
+                p.extra.place.held = []
+                self.put(e, p.extra.place.incarnation, PAUSED, 0, &head.a, 8, None, False)
+        elif kind == STAYS:
+            error = self.reason_value(encoded(<bytes>r.body[8:r.size]))
+            self.release_held(p)
+            self.moved(head.a, error)
+        elif kind == PACKED:
+            self.unpack_home(p, r)
+        return 0
+
+    cdef int begun(self, Process p) except -1:
+        """STOLEN has come: the thief runs `p`, which was ours. Its mail goes there."""
+        cdef Place place = p.extra.place
+        cdef Envelope envelope = p.first
+        cdef uint64_t lo = p.pid.lo
+        released = (p.body, p.args, p.kwargs)
+        p.body = p.args = p.kwargs = p.resume = None
+        self.exported[place.slot] = None
+        self.exports.free(place.slot)
+        place.slot = -1
+        held = place.held
+        place.held = None
+        place.passed = 0
+        if envelope is not None:
+            mail = self.mail_records(p, held)
+            _discard_mail(p)
+            for kind, flags, aux, body in mail:
+                self.forward(p, kind, flags, aux, <const uint8_t *><const char *>body, len(<bytes>body))
+        place.held = held
+        self.release_held(p)
+        self.show_count()
+        return 0
+
+    cdef list mail_records(self, Process p, list held):
+        """What waits in the mailbox of `p`, as it would have come from elsewhere. What can't be pickled is a dead letter where `held` is given."""
+        cdef Envelope envelope = p.first
+        cdef uint64_t lo = p.pid.lo
+        cdef Pid pid
+        cdef Ref ref
+        cdef bytes data
+        found = []
+        while envelope is not None:
+            body = envelope.body
+            envelope = envelope.next
+            guarded = self.guard()
+            try:
+                if type(body) is Encoded:
+                    found.append((MSG, 0, 0, (<char *>&lo)[:8] + (<Encoded>body).data))
+                elif type(body) is tuple and len(<tuple>body) == 3 and type((<tuple>body)[0]) is str and body[0] == CALL and len(body[1]) == 2:
+                    pid, ref = body[1]
+                    data = (<Encoded>body[2]).data if type(body[2]) is Encoded else self.codec.encode(body[2])
+                    found.append((MSG, IS_CALL, 0, (<char *>&lo)[:8] + (<char *>&pid.hi)[:8] + (<char *>&pid.lo)[:8] + (<char *>&ref.hi)[:8]
+                                  + (<char *>&ref.lo)[:8] + data))
+                else:
+                    found.append((MSG, 0, 0, (<char *>&lo)[:8] + self.codec.encode(body)))
+            except Exception as error:
+                if held is None:
+                    raise
+                self.report("dead_letter", {"to": repr(p.pid), "error": error})
+            finally:
+                self.guarded = guarded
+        return found
+
+    cdef int ended(self, Process p, uint64_t passed) except -1:
+        """The process of a stub has ended at its host, which has seen `passed` of our LINKs and MONITORs."""
+        cdef Place place = p.extra.place
+        cdef Pid other
+        cdef Ref ref
+        cdef Link link
+        late = place.late
+        held = place.held
+        links = [(other, (<Link>link).peer) for other, link in p.extra.links.items() if late.get(other, 0) > passed]
+        watchers = [(other, ref) for ref, other in p.extra.watchers.items() if late.get(ref, 0) > passed]
+        self.forget(p)
+        self.relayed_end(p.pid.lo)
+        for other, seen in links:
+            self.after_hosts(hi_endpoint(other.hi))
+            self.exit_signal(other, p.pid, NOPROC, BY_LINK, seen)
+        for other, ref in watchers:
+            self.after_hosts(hi_endpoint(other.hi))
+            self.send_down(other, ref, p.pid, NOPROC)
+        for kind, flags, aux, body in held or ():
+            self.replay(kind, flags, aux, body)
+        return 0
+
+    cdef int forget(self, Process p) except -1:
+        """Take a process out of the tables without a word: it has ended elsewhere, or lives on elsewhere."""
+        cdef Extra extra = p.extra
+        if p.flags & AWAY:
+            self.unmake_stub(p)
+        if p.pid.hi == self.hi:
+            self.table.pop(p.pid.lo, None)
+            self.moved(p.pid.lo, NoProc(f"{p.pid} has ended", reason=NOPROC))
+        else:
+            self.remove_foreign(p)
+        p.pid.process = None
+        p.flags |= EXITING
+        p.extra = None
+        for e in (extra.tied or ()) if extra is not None else ():
+            if self.ties[e] is not None:
+                (<set>self.ties[e]).discard(p)
+        if p.state != QUEUED:
+            p.state = DEAD
+        released = (p.body, p.args, p.kwargs, p.context)
+        p.body = p.args = p.kwargs = p.context = None
+        _discard_mail(p)
+        self.show_count()
+        return 0
+
+    # -- at the host
+
+    cdef int signal_from(self, uint32_t e, Record *r) except -1:
+        """A record of a process that isn't at home, or was away: behind what it has sent from there; dropped if its home is dead."""
+        cdef pa_wrap wrapped
+        cdef Record inner
+        memcpy(&wrapped, r.body, WRAP)
+        if wrapped.fence:
+            self.catch_up(wrapped.fence, wrapped.position)
+        if hi_incarnation(wrapped.home) < self.believed[hi_endpoint(wrapped.home)] and wrapped.kind != SPAWN:
+            return 0            # we have told all here that it is dead
+        inner.kind = wrapped.kind
+        inner.flags = wrapped.flags
+        inner.aux = wrapped.aux
+        inner.body = r.body + WRAP
+        inner.size = r.size - WRAP
+        return self.signal(e, &inner)
+
+    cdef int catch_up(self, uint64_t hi, uint64_t position) except -1:
+        """Read the ring of the endpoint `hi` up to `position` before anything else. It lies in the past: all of it is there."""
+        cdef uint32_t e = hi_endpoint(hi)
+        # Of an endpoint that is dead, as far as we know, it was read when we heard of that. A ring that is being read has been read up to
+        # here: what the fence waits for was sent before the record under way.
+        if e == self.endpoint or hi_incarnation(hi) != self.believed[e] or self.reading[e]:
+            return 0
+        if position == 0xFFFFFFFFFFFFFFFFULL:
+            while self.drain_one(e):
+                pass
+        else:
+            self.drain_one(e, position)
+        return 0
+
+    cdef int signal_forwarded(self, uint32_t e, Record *r) except -1:
+        """A record for a process that runs here, from its home `e`."""
+        cdef Record inner
+        cdef Process p
+        cdef uint64_t lo
+        cdef uint32_t i, known
+        cdef pa_head head
+        inner.kind = r.body[0]
+        inner.flags = r.body[1]
+        memcpy(&inner.aux, r.body + 2, 2)
+        inner.body = r.body + 8
+        inner.size = r.size - 8
+        memcpy(&lo, inner.body, 8)
+        if inner.kind == ALIAS:
+            if lo in self.aliases:
+                self.take_alias(lo, self.codec.receive(inner.body + 8, inner.size - 8))
+            return 0
+        some = self.foreign[e]
+        if inner.kind == REQUEST:
+            return self.answer_forwarded(<dict>some if some else {}, &inner)
+        p = <Process>(<dict>some).get(lo) if some else None
+        if p is None:
+            return 0            # it has ended: its home knows, or will, and tells whoever waits
+        if inner.kind == MSG:
+            if inner.flags & IS_CALL:
+                memcpy(&head, inner.body, 40)
+                return self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(inner.body + 40, inner.size - 40)))
+            return self.deliver(p, self.codec.receive(inner.body + 8, inner.size - 8))
+        if inner.kind == HEARD:
+            believed = []
+            for i in range(self.segment.endpoints):
+                memcpy(&known, inner.body + 8 + 4 * i, 4)
+                believed.append(known)
+            p.extra.place.believed = believed
+            return self.fire_gone(p, believed)
+        if inner.kind == LINK or inner.kind == MONITOR:
+            p.extra.place.passed += 1
+        return self.act_on(p, &inner, p.pid.hi)
+
+    cdef int answer_forwarded(self, dict some, Record *r) except -1:
+        """A question about a process that runs here."""
+        cdef pa_head head
+        memcpy(&head, r.body, 32)
+        guarded = self.guard()
+        try:
+            operation = self.codec.decode(r.body + 32, r.size - 32)
+        finally:
+            self.guarded = guarded
+        p = some.get(operation[2] if operation[0] in ("register", "unregister") else operation[1])
+        if p is None:
+            # None of ours has such a number: so it is answered as one about the dead.
+            operation = operation[:1] + ((operation[1], 0) if operation[0] in ("register", "unregister") else (0, *operation[2:]))
+        self.perform_for(operation, head.a, head.b, p)
+        return 0
+
+    cdef int home_down(self, uint32_t e, uint32_t inc) except -1:
+        """Endpoint `e` is dead, and all that had their home there: those that run here end without a word, all others know."""
+        cdef Process p
+        some = self.foreign[e]
+        if some:
+            for p in list((<dict>some).values()):
+                if hi_incarnation(p.pid.hi) <= inc:
+                    self.end_silently(p)
+        return 0
+
+    cdef int end_silently(self, Process p) except -1:
+        cdef Extra extra = p.extra
+        cdef Ref ref
+        cdef Process caller
+        if p.flags & EXITING:
+            return 0
+        for ref in list(extra.aliases or ()):
+            self.aliases.pop(ref.lo, None)
+        if extra.name is not None:
+            self.names.free(extra.name, p.pid.hi, p.pid.lo)
+        if not (p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None)):
+            while p.callers is not None:
+                caller = p.callers
+                self.leave(caller)
+            return self.forget(p)
+        self.remove_foreign(p)
+        p.pid.process = None
+        p.extra = None
+        p.flags |= EXITING
+        self.disarm(p)
+        self.leave(p)
+        self.exiting += 1
+        p.pending = ProcessKilled(KILLED)
+        if p.state == BLOCKED:
+            self.enqueue(p)
+        _discard_mail(p)
+        return 0
+
+    cdef Process add_foreign(self, uint64_t hi, uint64_t lo, int kind, int flags):
+        cdef Process p = Process.__new__(Process)
+        cdef uint32_t e = hi_endpoint(hi)
+        p.scheduler = self
+        p.pid = new_pid(hi, lo)
+        p.pid.process = p
+        p.kind = <uint8_t>kind
+        p.flags = flags | CARRIED
+        p.lineage = ()
+        p.more().place = Place()
+        if self.foreign[e] is None:
+            self.foreign[e] = {}
+        self.foreign[e][lo] = p
+        self.foreign_count += 1
+        return p
+
+    cdef int remove_foreign(self, Process p) except -1:
+        some = self.foreign[hi_endpoint(p.pid.hi)]
+        if some and (<dict>some).pop(p.pid.lo, None) is not None:
+            self.foreign_count -= 1
+        return 0
+
+    cdef int tell_home(self, Process p, int kind, uint64_t b, uint64_t c, uint64_t d, bytes payload=None) except -1:
+        cdef pa_head head
+        head.a = p.pid.lo
+        head.b = b
+        head.c = c
+        head.d = d
+        return self.put(hi_endpoint(p.pid.hi), hi_incarnation(p.pid.hi), kind, 0, &head, 8 if payload is not None else 32, payload, False)
+
+    cdef Process steal(self):
+        """Work that hasn't begun, from another worker; None: there is none."""
+        cdef uint32_t i, e, n = self.segment.workers
+        cdef Loot loot
+        cdef Process p
+        cdef int64_t before = 0
+        for i in range(1, n):
+            e = (self.endpoint + i) % n
+            if not any_ready(self.segment, e):
+                continue
+            if before == 0:
+                before = pa_now() - STEAL_AGE_NS
+            loot.word = 0
+            try:
+                data = claim(self.segment, e, self.endpoint, self.incarnation, before, &loot)
+                if data is None:
+                    continue
+                p = self.take_loot(data, &loot)
+            except Exception as error:
+                if loot.word:
+                    give_back(self.segment, &loot)
+                self.report("dead_letter", {"to": f"worker {e}, work to steal", "error": error})
+                continue
+            if p is not None:
+                self.steals += 1
+                return p
+        return None
+
+    cdef Process take_loot(self, bytes data, Loot *loot):
+        """A process of what was claimed; None: its owner is dead."""
+        cdef pa_spec spec
+        cdef const char *at = data
+        cdef Process p
+        cdef Link link
+        cdef Pid other
+        cdef Ref ref
+        cdef size_t end = sizeof(pa_spec)
+        memcpy(&spec, at, sizeof(pa_spec))
+        if hi_nonce(spec.hi) != self.segment.nonce or hi_endpoint(spec.hi) != loot.owner or hi_incarnation(spec.hi) < self.believed[loot.owner]:
+            return None
+        body = data[end:end + spec.body]
+        end += spec.body
+        args = kwargs = None
+        if spec.args != NOT_GIVEN:
+            args = encoded(data[end:end + spec.args])
+            end += spec.args
+        if spec.kwargs != NOT_GIVEN:
+            kwargs = encoded(data[end:end + spec.kwargs])
+            end += spec.kwargs
+        name, label, lineage, links, watchers = self.codec.decode(<const uint8_t *>at + end, spec.control)
+        if not begin(self.segment, loot):
+            return None
+        p = self.add_foreign(spec.hi, spec.lo, STACK, spec.flags)
+        p.priority = <uint8_t>spec.priority
+        p.body = encoded(body)
+        p.args = args
+        p.kwargs = kwargs
+        p.lineage = lineage
+        p.extra.name = name
+        p.extra.label = label
+        for other, own, peer in links:
+            link = Link()
+            link.own = own
+            link.peer = peer
+            p.put_link(other, link)
+        for ref, other in watchers:
+            p.put_watcher(ref, other)
+        self.tell_home(p, STOLEN, 0, 0, 0)
+        self.show_count()
+        return p
+
+    cdef int64_t nap(self) except -1:
+        """How long an idle worker sleeps: who sits in a native call wakes nobody. 0: there is something to steal, in a moment."""
+        cdef uint32_t e
+        cdef bint busy = False
+        for e in range(self.segment.workers):
+            if e == self.endpoint or self.segment.state(e) != SLOT_LIVE:
+                continue
+            if any_ready(self.segment, e):
+                return 0
+            if not ld32_relaxed(self.segment.slot_at(e) + 128):
+                busy = True
+        return NAP_NS if busy else PARK_NS
+
+    # -- moving
+
+    cdef int order_move(self, Process p, int target, uint64_t hi, uint64_t lo) except -1:
+        """Move `p`, one of ours, to a worker. What asks, by a reference, is answered when it is there, or can't be."""
+        cdef Move move
+        if p is None:
+            self.answer_to(hi, lo, (False, NoProc("expected a live process to move, got one that is dead", reason=NOPROC)))
+            return 0
+        if p.flags & EXPORTED:
+            self.recall(p)
+        where = p.extra.place.host if p.flags & AWAY else self.endpoint
+        if target == where and p.pid.lo not in self.moves:
+            return self.answer_to(hi, lo, (True, True))
+        if p.kind != CALLBACK or p.flags & SYSTEM:
+            return self.answer_to(hi, lo, (False, ValueError(
+                f"expected a GenServer, a typed actor or another callback process to move, got {p.pid}: one whose body is a function holds a stack, which can't move")))
+        move = <Move>self.moves.get(p.pid.lo)
+        if move is None:
+            move = Move()
+            move.askers = []
+            self.moves[p.pid.lo] = move
+        move.target = target
+        if hi or lo:
+            move.askers.append((hi, lo))
+        p.flags |= MOVING
+        self.due_moves.append(p)
+        return 0
+
+    cdef int moved(self, uint64_t lo, object error) except -1:
+        """A move of ours has come to its end, or to one of its steps."""
+        cdef Process p
+        cdef Move move = <Move>self.moves.get(lo)
+        if move is None:
+            return 0
+        p = self.find(lo)
+        if error is None and p is not None:
+            where = p.extra.place.host if p.flags & AWAY else self.endpoint
+            if where != <uint32_t>move.target:
+                p.flags |= MOVING
+                self.due_moves.append(p)
+                return 0
+        del self.moves[lo]
+        if p is not None:
+            p.flags &= ~MOVING
+        if error is not None and not isinstance(error, NoProc):
+            self.report("stays", {"pid": new_pid(self.hi, lo), "error": error})
+        for asker in move.askers:
+            self.answer_to(asker[0], asker[1], (True, True) if error is None else (False, error))
+        return 0
+
+    cdef bint between_messages(self, Process p) noexcept:
+        return p.kind == CALLBACK and p.carrier is None and (p.state == IDLE or p.state == QUEUED)
+
+    cdef int make_moves(self) except -1:
+        """Carry out what moves are due; those that can't be yet are tried again."""
+        cdef Process p
+        cdef list due = self.due_moves
+        self.due_moves = []
+        for p in due:
+            if p.flags & MOVING and not p.flags & EXITING and not self.try_move(p) and p not in self.due_moves:
+                self.due_moves.append(p)
+        return 0
+
+    cdef bint try_move(self, Process p) except -1:
+        """The next step of a move. False: it has to wait."""
+        cdef Move move
+        cdef Place place
+        cdef bytes user
+        cdef uint64_t lo = p.pid.lo
+        if p.pid.hi == self.hi:
+            move = <Move>self.moves.get(lo)
+            if move is None:
+                p.flags &= ~MOVING
+                return True
+            if p.flags & AWAY:
+                place = p.extra.place
+                if place.held is not None:
+                    return True             # under way: its end looks at the target again
+                if place.host == <uint32_t>move.target:
+                    self.moved(lo, None)
+                    return True
+                self.put(place.host, place.incarnation, RECALL, 0, &lo, 8, None, False)
+                return True
+            if move.target == self.endpoint:
+                self.moved(lo, None)
+                return True
+            if self.segment.state(move.target) != SLOT_LIVE or self.stopping:
+                self.moved(lo, NoProc(f"worker {move.target} isn't there (any more)", reason=NOPROC))
+                return True
+        if not self.between_messages(p):
+            return True             # it comes again by itself, when its message is handled
+        if self.backlog or p.extra is not None and p.extra.aliases:
+            return False
+        if p.pid.hi != self.hi and not p.flags & FROZEN:
+            p.flags |= FROZEN
+            p.flags &= ~MOVING
+            self.tell_home(p, PAUSE, 0, 0, 0)
+            return True
+        try:
+            user = self.pack_user(p)
+        except Exception as error:
+            p.flags &= ~MOVING
+            if p.pid.hi == self.hi:
+                self.moved(lo, error)
+            else:
+                self.thaw(p)
+                self.tell_home(p, STAYS, 0, 0, 0, self.encoded_error(error))
+            return True
+        # User code has run, and may have sent something, or ended it.
+        if p.flags & EXITING:
+            return True
+        if self.backlog:
+            return False
+        data = self.pack(p) + user
+        p.flags &= ~MOVING
+        if p.pid.hi == self.hi:
+            self.make_stub(p, move.target, self.segment.incarnation(move.target))
+            p.extra.place.leaving = True
+            self.put(p.extra.place.host, p.extra.place.incarnation, ARRIVE, 0, &lo, 8, data, False)
+        else:
+            self.tell_home(p, PACKED, 0, 0, 0, data)
+        self.show_count()
+        return True
+
+    cdef int thaw(self, Process p) except -1:
+        p.flags &= ~FROZEN
+        if p.first is not None and p.state == IDLE:
+            self.enqueue(p)
+        return 0
+
+    cdef bytes encoded_error(self, object error):
+        try:
+            return self.codec.encode(error)
+        except Exception:
+            return self.codec.encode(TypeError(f"{type(error).__name__}: {error}"))
+
+    cdef bytes pack_user(self, Process p):
+        """The user's part of what another worker needs to run `p`. Raises what its pickling raises."""
+        cdef Extra extra = p.more()
+        mail = self.mail_records(p, None)
+        guarded = self.guard()
+        running = self.current
+        self.current = None
+        try:
+            return self.codec.encode((p.body, extra.dictionary, extra.label, mail))
+        finally:
+            self.current = running
+            self.guarded = guarded
+
+    cdef bytes pack(self, Process p):
+        """The rest of it: of simple types, so no user code runs. From here on `p` doesn't run here, until it is known that it stays."""
+        cdef Extra extra = p.more()
+        cdef Link link
+        cdef Process caller
+        cdef Timer timer
+        cdef Outbox box
+        cdef Ref ref
+        # Callers of this worker wait as others do.
+        while p.callers is not None:
+            caller = p.callers
+            self.leave(caller)
+            ref = new_ref(caller.pid.hi, caller.awaited)
+            p.put_watcher(ref, caller.pid)
+            self.calls[caller.awaited] = (caller, hi_endpoint(p.pid.hi), hi_incarnation(p.pid.hi))
+        timers = []
+        for timer in list(self.ref_timers.values()):
+            if type(timer.target) is Pid and timer.target == p.pid:
+                timers.append((timer.hi, timer.lo, timer.deadline, timer.period, timer.message))
+                self.timer_left(timer.hi, timer.lo, True)
+                self.leave_timer(timer.hi, timer.lo, timer.deadline, p.pid)
+        fences = {}
+        if extra.place is not None and extra.place.fences is not None:
+            fences.update(extra.place.fences)
+        former = fences
+        fences = {}
+        for e, item in enumerate(self.outboxes):
+            if item is not None:
+                box = <Outbox>item
+                if e in former:
+                    fences[e] = former[e]       # it has sent nothing there from here
+                elif box.tail:
+                    fences[e] = (self.hi, box.tail, box.peer_incarnation)
+        for e, fence in former.items():
+            fences.setdefault(e, fence)
+        if extra.place is None:
+            extra.place = Place()
+        extra.place.fences = fences or None
+        extra.place.timers = timers
+        control = self.codec.encode((
+            p.flags & MOVES_ALONG, p.priority, p.lineage, extra.name,
+            [(pid, (<Link>link).own, (<Link>link).peer) for pid, link in extra.links.items()], list(extra.watchers.items()),
+            list(extra.monitors.items()), list(fences.items()), timers,
+            (<char *>self.believed)[:self.segment.endpoints * sizeof(uint32_t)]))
+        return len(control).to_bytes(8, "little") + control
+
+    def leave_timer(self, uint64_t hi, uint64_t lo, int64_t due, Pid pid):
+        """Remember, until it is due, with whom a timer has moved: for who cancels it."""
+        cdef Timer timer = Timer()
+        timer.deadline = due
+        timer.hi = hi
+        timer.lo = lo
+        timer.message = None
+        self.moved_timers[(hi, lo)] = pid
+        self.timers.add(timer)
+
+    cdef list unpack(self, Process p, bytes data):
+        """Make of `p` what was packed, and return its mail. Raises, and has done nothing, where the user's part can't be unpickled."""
+        cdef uint64_t length
+        cdef Link link
+        cdef Extra extra = p.more()
+        cdef Place place
+        cdef Pid other
+        cdef Ref ref
+        cdef const char *at = data
+        memcpy(&length, at, 8)
+        flags, priority, lineage, name, links, watchers, monitors, fences, timers, believed = self.codec.decode(
+            <const uint8_t *>at + 8, <size_t>length)
+        guarded = self.guard()
+        running = self.current
+        self.current = None
+        try:
+            body, dictionary, label, mail = self.codec.decode(<const uint8_t *>at + 8 + length, len(data) - 8 - <size_t>length)
+        finally:
+            self.current = running
+            self.guarded = guarded
+        p.body = body
+        p.flags = p.flags & ~MOVES_ALONG | flags
+        p.priority = priority
+        p.lineage = lineage
+        extra.name = name
+        extra.label = label
+        extra.dictionary = dictionary
+        extra.links = extra.watchers = extra.monitors = NONE
+        for other, own, peer in links:
+            link = Link()
+            link.own = own
+            link.peer = peer
+            p.put_link(other, link)
+            self.tie(p, other)
+        for ref, other in watchers:
+            p.put_watcher(ref, other)
+            self.tie(p, other)
+        for ref, other in monitors:
+            p.put_monitor(ref, other)
+            self.tie(p, other)
+        place = extra.place
+        if place is None:
+            place = extra.place = Place()
+        place.fences = dict(fences) or None
+        own_fence = place.fences.pop(self.endpoint, None) if place.fences is not None else None
+        if place.fences:
+            p.flags |= CARRIED
+        else:
+            place.fences = None
+        if own_fence is not None and own_fence[2] == self.incarnation:
+            self.catch_up(own_fence[0], own_fence[1])
+        place.timers = timers
+        self.restore_timers(p)
+        place.believed = [known for (known,) in struct.iter_unpack("=I", believed)]
+        return mail
+
+    cdef int arrive(self, uint32_t e, Record *r) except -1:
+        """A process of the home `e` is to run here from now on."""
+        cdef Process p
+        cdef uint64_t lo
+        cdef uint32_t i, known
+        cdef uint64_t hi = make_hi(self.segment.nonce, e, self.believed[e])
+        cdef bytes data = <bytes>r.body[8:r.size]
+        memcpy(&lo, r.body, 8)
+        p = self.add_foreign(hi, lo, CALLBACK, 0)
+        try:
+            mail = self.unpack(p, data)
+        except Exception as error:
+            self.tell_home(p, REJECTED, 0, 0, 0, self.encoded_error(error))
+            self.remove_foreign(p)
+            p.pid.process = None
+            p.state = DEAD
+            return 0
+        self.tell_home(p, ARRIVED, 0, 0, 0)
+        self.show_count()
+        if self.outbox(e).queued_count:
+            # It must not run before its home can know: if we die, it goes on there with the same mail.
+            p.flags |= FROZEN
+            self.arriving.append(p)
+        return self.take_mail(p, mail)
+
+    def begin_arrived(self):
+        """Those whose homes can read by now that they are here."""
+        cdef Process p
+        waiting = self.arriving
+        self.arriving = []
+        for p in waiting:
+            if p.flags & EXITING:
+                continue
+            if self.outbox(hi_endpoint(p.pid.hi)).queued_count:
+                self.arriving.append(p)
+            else:
+                self.thaw(p)
+
+    def tell_ended(self, uint64_t hi, uint64_t lo, uint64_t passed):
+        """ENDED, but not before what it has sent can be read: its home may have to tell that it is dead, too."""
+        cdef pa_head head
+        if self.backlog:
+            self.late_ends.append((hi, lo, passed))
+            return
+        head.a = lo
+        head.b = passed
+        self.put(hi_endpoint(hi), hi_incarnation(hi), ENDED, 0, &head, 32, None, False)
+
+    cdef int take_mail(self, Process p, list mail) except -1:
+        """The messages that were packed with `p`."""
+        cdef pa_head head
+        cdef const uint8_t *body
+        for kind, flags, aux, record in mail:
+            body = <const uint8_t *><const char *><bytes>record
+            if flags & IS_CALL:
+                memcpy(&head, body, 40)
+                self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(body + 40, len(<bytes>record) - 40)))
+            else:
+                self.deliver(p, self.codec.receive(body + 8, len(<bytes>record) - 8))
+        return 0
+
+    cdef int unpack_home(self, Process p, Record *r) except -1:
+        """One of ours comes home."""
+        cdef uint64_t lo = p.pid.lo
+        cdef uint32_t host = p.extra.place.host, inc = p.extra.place.incarnation
+        cdef bytes data = <bytes>r.body[8:r.size]
+        try:
+            mail = self.unpack(p, data)
+        except Exception as error:
+            self.put(host, inc, KEEP, 0, &lo, 8, None, False)
+            self.release_held(p)
+            return self.moved(lo, error)
+        self.put(host, inc, DROP, 0, &lo, 8, None, False)
+        p.kind = CALLBACK
+        p.state = QUEUED if p.state == QUEUED else IDLE
+        held = p.extra.place.held
+        p.extra.place.held = None
+        # `deliver` would put it into the run queue before it is itself again: come_home() does.
+        state = p.state
+        p.state = RUNNING
+        self.take_mail(p, mail)
+        p.state = state
+        p.extra.place.held = held
+        self.come_home(p)
+        return self.moved(lo, None)
 
     # ------------------------------------------------------------------ stop, reports
 
@@ -3066,7 +4606,12 @@ cdef class Scheduler:
         """Phase 1: the exit signal `shutdown`, which can be trapped; phase 2: kill."""
         if p.flags & SYSTEM or p.kind == GUEST:
             return
-        if phase >= 2:
+        if p.flags & EXPORTED:
+            self.recall(p)
+        if p.flags & AWAY:
+            # Its host ends it, but for our order: it doesn't know whether we live.
+            self.exit_signal(p.pid, new_pid(self.root_hi, self.root_lo), KILL if phase >= 2 else SHUTDOWN, IS_KILL if phase >= 2 else 0, 0)
+        elif phase >= 2:
             self.terminate(p, KILLED)
         elif not p.flags & SHUTTING:
             p.flags |= SHUTTING
@@ -3207,6 +4752,18 @@ cdef void last_words():
             traceback.print_exc(file=sys.__stderr__)
         except (OSError, ValueError):
             pass        # closed: there is nobody left to tell
+
+
+cdef tuple FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
+
+
+cdef int forget_endpoint(Extra extra, uint32_t e, uint32_t inc) except -1:
+    """A stub's copies of links and watchers at a dead endpoint go: its host fires them."""
+    for other in [other for other in extra.links if hi_endpoint((<Pid>other).hi) == e and hi_incarnation((<Pid>other).hi) <= inc]:
+        del extra.links[other]
+    for ref in [ref for ref, other in extra.watchers.items() if hi_endpoint((<Pid>other).hi) == e and hi_incarnation((<Pid>other).hi) <= inc]:
+        del extra.watchers[ref]
+    return 0
 
 
 cdef Encoded encoded(bytes data):

@@ -17,6 +17,7 @@ cdef extern from "atomics.h" nogil:
     uint64_t xchg64 "pa_xchg64"(void* p, uint64_t v) noexcept
     uint64_t add64 "pa_add64"(void* p, uint64_t v) noexcept
     uint64_t or64 "pa_or64"(void* p, uint64_t v) noexcept
+    uint64_t and64 "pa_and64"(void* p, uint64_t v) noexcept
     bint cas64 "pa_cas64"(void* p, uint64_t old, uint64_t v) noexcept
     void fence "pa_fence"() noexcept
     void fence_acquire "pa_fence_acquire"() noexcept
@@ -45,6 +46,7 @@ cdef class Segment:
     cdef uint32_t dirty_words                # words of a dirty map that are in use
     cdef uint64_t slots_at
     cdef uint64_t rings_at
+    cdef uint64_t steals_at
     cdef uint64_t names_at
     cdef uint64_t store_at
     cdef uint64_t total                      # bytes of the memfd, a multiple of 4096

@@ -8,6 +8,7 @@ scheduler and the root call the rest. Nothing here blocks, takes a lock or runs 
     header   magic, version, nonce, sizes, phase, the store's cursor     (one page)
     slots    1024 bytes an endpoint: incarnation and state, parked, load, dirty map
     rings    endpoints x endpoints blocks: a header page and the records
+    steals   for each worker, slots with processes that others may take (steal.pyx)
     names    an open-addressing table
     store    bump-allocated bytes: names and definitions
 
@@ -75,10 +76,11 @@ cdef extern from *:
 
 cdef enum:
     PAGE = 4096
-    VERSION = 1
+    VERSION = 2
     SLOT_BYTES = 1024
     MAX_ENDPOINTS = 1024             # a slot's dirty map has 128 bytes
     NAME_BYTES = 262144 * 32
+    STEAL_BYTES = 64 * 4096          # a worker's slots: see steal.pyx
 
     # header
     AT_VERSION = 8
@@ -91,6 +93,7 @@ cdef enum:
     AT_NAMES = 48
     AT_STORE = 56
     AT_TOTAL = 64
+    AT_STEALS = 72
     AT_PHASE = 128
     AT_CURSOR = 256
 
@@ -155,7 +158,7 @@ cdef class Segment:
             OSError: no descriptor or no address space is left.
         """
         cdef Segment self
-        cdef uint64_t slots_at = PAGE, rings_at, names_at, store_at, total
+        cdef uint64_t slots_at = PAGE, rings_at, steals_at, names_at, store_at, total
         cdef uint32_t w, e, i
         if not 1 <= workers <= MAX_ENDPOINTS - 1:
             raise ValueError(f"expected workers to be 1 to {MAX_ENDPOINTS - 1}, got: {workers!r}")
@@ -168,7 +171,8 @@ cdef class Segment:
         w = workers
         e = workers + 1 + guests
         rings_at = slots_at + up(<uint64_t>e * SLOT_BYTES)
-        names_at = rings_at + <uint64_t>e * e * (PAGE + <uint64_t>ring_bytes)
+        steals_at = rings_at + <uint64_t>e * e * (PAGE + <uint64_t>ring_bytes)
+        names_at = steals_at + <uint64_t>w * STEAL_BYTES
         store_at = names_at + NAME_BYTES
         total = store_at + up(store_bytes)
 
@@ -196,6 +200,7 @@ cdef class Segment:
         st64_relaxed(self.base + AT_NAMES, names_at)
         st64_relaxed(self.base + AT_STORE, store_at)
         st64_relaxed(self.base + AT_TOTAL, total)
+        st64_relaxed(self.base + AT_STEALS, steals_at)
         st64_relaxed(self.base + AT_CURSOR, store_at)
         memcpy(self.base, PyBytes_AS_STRING(MAGIC), 8)
         fds = []
@@ -694,6 +699,7 @@ cdef int adopt(Segment self, list eventfds) except -1:
     self.ring_bytes = ld32_relaxed(self.base + AT_RING_BYTES)
     self.slots_at = ld64_relaxed(self.base + AT_SLOTS)
     self.rings_at = ld64_relaxed(self.base + AT_RINGS)
+    self.steals_at = ld64_relaxed(self.base + AT_STEALS)
     self.names_at = ld64_relaxed(self.base + AT_NAMES)
     self.store_at = ld64_relaxed(self.base + AT_STORE)
     self.block_bytes = PAGE + <uint64_t>self.ring_bytes

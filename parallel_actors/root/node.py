@@ -201,7 +201,8 @@ class Root:
                 # It runs, or ran, but can't be watched. What it may have done was done as this incarnation.
                 process.kill()
                 process.join(_STATUS_TIMEOUT)
-                self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN, DOWN)
+                code = process.exitcode     # it may have been killed before it could be watched
+                self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN if code is None else code, DOWN)
             self.console.note(f"worker {index} can't be started: {error}; trying again")
             self._failed(index, str(error))
             self._to_start.add(index)
