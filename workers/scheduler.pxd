@@ -247,6 +247,9 @@ cdef class Scheduler:
     cdef Exports exports            # of a worker: processes that others may take
     cdef list exported              # slot -> Process
     cdef object fresh               # deque of processes that wait for a slot
+    cdef uint32_t offers
+    cdef int64_t steal_age          # ns that work must have waited before it is stolen
+    cdef int64_t stolen_at          # when the latest stolen process began; 0: that was judged already
     cdef int unstolen               # exports in a row that nobody has taken
     cdef dict function_bytes        # function -> its encoding
     cdef readonly uint64_t steals   # processes taken from others

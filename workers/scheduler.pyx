@@ -244,11 +244,13 @@ cdef enum:
     WRAP = 32                       # bytes of FROM's own head
     NOT_GIVEN = 0xFFFFFFFF          # a length: there is none
     STEAL_AGE_NS = 20_000           # that work waits before others may take it: a worker that turns has begun it by then
+    WORTH_NS = 50_000               # that stolen work takes; where it takes less, work has to have waited for longer before it is stolen,
+    MOST_AGE_NS = 2_000_000         # up to this
     NAP_NS = 1_000_000              # an idle worker's sleep while others work: who sits in a native call can't wake it
     OFFERS = 4                      # processes that wait for others at which an idle worker is woken
     QUIET = 64                      # exports that nobody has taken, after which only one in 16 is exported at its spawn
     REFILL = 16                     # exports at a tick
-    FRESH = 4096                    # processes that are remembered for later exports
+    FRESH = 256                     # processes that are remembered for later exports
     LEFT = 1 << 20                  # causes of WDOWN beside an exit code and -signal: a guest's thread ended,
     UNKNOWN = 1 << 21               # nobody can tell
 
@@ -537,7 +539,7 @@ cdef class Scheduler:
         self.ref_timers = {}
         self.ties = [None] * n
         self.exported = [None] * 64
-        self.fresh = deque(maxlen=FRESH)
+        self.fresh = deque()
         self.function_bytes = {}
         self.foreign = [None] * n
         self.away = [None] * n
@@ -566,6 +568,7 @@ cdef class Scheduler:
         if role == "worker":
             self.no_body = self.codec.encode((no_memory_for_arguments, (), None, None, ()))
             self.exports = Exports(segment, endpoint)
+            self.steal_age = STEAL_AGE_NS
         self.long_schedule = <int64_t>(long_schedule * 1e9)
         self.long_mailbox = long_mailbox
         self.spin = <int64_t>(spin * 1e9)
@@ -3475,8 +3478,10 @@ cdef class Scheduler:
         cdef Extra extra = p.extra
         cdef Link link
         cdef int slot, idle
-        if self.exports.used == <uint64_t>-1 or self.unstolen >= QUIET and self.slices & 15:
-            self.fresh.append(p)
+        self.offers += 1
+        if self.exports.used == <uint64_t>-1 or self.unstolen >= QUIET and self.offers & 15:
+            if self.queue_length > OFFERS and len(self.fresh) < FRESH:      # else its turn comes before the next tick
+                self.fresh.append(p)
             return 0
         if extra is not None and (extra.dictionary is not None or extra.label is not None and type(extra.label) is not str):
             return 0
@@ -4133,7 +4138,15 @@ cdef class Scheduler:
             if not any_ready(self.segment, e):
                 continue
             if before == 0:
-                before = pa_now() - STEAL_AGE_NS
+                before = pa_now()
+                if self.stolen_at:
+                    # What was stolen last is over, or waits: was it worth it?
+                    if before - self.stolen_at >= WORTH_NS:
+                        self.steal_age = STEAL_AGE_NS
+                    elif self.steal_age < MOST_AGE_NS:
+                        self.steal_age *= 2
+                    self.stolen_at = 0
+                before -= self.steal_age
             loot.word = 0
             try:
                 data = claim(self.segment, e, self.endpoint, self.incarnation, before, &loot)
@@ -4147,6 +4160,7 @@ cdef class Scheduler:
                 continue
             if p is not None:
                 self.steals += 1
+                self.stolen_at = pa_now()
                 return p
         return None
 
