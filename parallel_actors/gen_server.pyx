@@ -819,7 +819,7 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
         answered = s.await_answer(p, limit)
         answer = p.reply
     finally:
-        s.end_wait(p, ref, pid if how != 2 and pid is not None and pid.hi != s.hi else None)
+        s.end_wait(p, ref, pid if how != 2 and pid is not None and (pid.hi != s.hi or p.pid.hi != s.hi) else None)
     if answered == GIVEN and answer is True:
         started = pid if actor is None else refer(pid, actor)
         return (started, ref) if how == 2 else started

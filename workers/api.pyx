@@ -13,7 +13,7 @@ from parallel_actors.workers.ident cimport (
 )
 from parallel_actors.workers.patterns cimport mentions_ref
 from parallel_actors.workers.scheduler cimport (
-    ASYNC, EXITING, GUEST, HIGH_PRIORITY, IS_KILL, IS_NORMAL, LOW_PRIORITY, MAIL, NORMAL_PRIORITY, NOT_FOUND, NOTHING, SCANNING, SLEEP,
+    ASYNC, AWAY, EXITING, GUEST, HIGH_PRIORITY, IS_KILL, IS_NORMAL, LOW_PRIORITY, MAIL, NORMAL_PRIORITY, NOT_FOUND, NOTHING, SCANNING, SLEEP,
     SPREAD, SUSPENDED, SYSTEM, TRAIT_PRIORITY, TRAP_EXIT, WILL_SPREAD, WILL_STAY,
     Envelope, Process, Scheduler, here, me,
 )
@@ -791,8 +791,10 @@ def is_alive(pid, /):
     if type(pid) is not Pid:
         pid = behind(pid) or wrong_pid(pid)
     target = <Pid>pid
-    if target.hi == s.hi:
-        return s.find(target.lo) is not None or s.is_unborn(target.lo)
+    if target.hi == s.hi and s.find(target.lo) is None:
+        return s.is_unborn(target.lo)
+    if target.hi == s.hi and not s.find(target.lo).flags & AWAY:
+        return True
     if s.gone(target):
         return False
     e = hi_endpoint(target.hi)

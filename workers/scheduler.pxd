@@ -257,7 +257,9 @@ cdef class Scheduler:
     cdef readonly Py_ssize_t foreign_count
     cdef list away                  # per host: {lo: Process}, or None: stubs of ours
     cdef Py_ssize_t away_count
-    cdef set hosted                 # workers that run processes of ours, or have
+    cdef dict hosted                # worker -> its incarnation: those that run processes of ours, or have
+    cdef bint nobody_gone           # what was held for one that has come home is replayed
+    cdef bint releasing             # what was held for a stub is forwarded
     cdef dict relayed               # number of our reference -> (lo, flags, aux, REQUEST): questions about processes that run elsewhere
     cdef list arriving              # processes that have arrived, while their homes can't read that yet
     cdef list late_ends             # (hi, lo, passed) of ENDED that wait until what they have sent can be read

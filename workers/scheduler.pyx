@@ -543,7 +543,7 @@ cdef class Scheduler:
         self.function_bytes = {}
         self.foreign = [None] * n
         self.away = [None] * n
-        self.hosted = set()
+        self.hosted = {}
         self.relayed = {}
         self.arriving = []
         self.late_ends = []
@@ -829,7 +829,10 @@ cdef class Scheduler:
             if how & MONITORED:
                 self.add_monitor(parent, ref, pid)
             if how & AWAITED:
-                self.begin_wait(parent, p, pid, ref)
+                if parent.pid.hi != self.hi:
+                    p.put_watcher(ref, parent.pid)      # see `call`
+                    self.tie(p, parent.pid)
+                self.begin_wait(parent, p if parent.pid.hi == self.hi else None, pid, ref)
             self.enqueue(p)
             self.show_count()
             if self.exports is not None and not p.flags & KEEPS:
@@ -1073,7 +1076,7 @@ cdef class Scheduler:
             n = len(payload)
         box = self.outbox(e)
         sender = self.current if self.behalf is None else self.behalf
-        if self.behind or sender is not None and sender.flags & CARRIED:
+        if kind < FORWARD and (self.behind or sender is not None and sender.flags & CARRIED):
             nhead = self.wrap(&wrapped, sender, e, inc, kind, flags, aux, head, nhead)
             head = &wrapped
             kind = FROM
@@ -1317,8 +1320,8 @@ cdef class Scheduler:
         cdef bint has_stack
         cdef Process before = self.behalf
         has_stack = p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None)
-        if p.flags & EXPORTED:
-            self.recall(p)              # dead anyway, wherever it is
+        if p.flags & EXPORTED and not self.recall(p):
+            return self.exit_signal(p.pid, p.pid, KILL, IS_KILL, 0)     # it has begun elsewhere
         if p.flags & AWAY:
             self.unmake_stub(p)
         if p.pid.hi == self.hi:
@@ -1347,9 +1350,6 @@ cdef class Scheduler:
                 p.more().place = extra.place
             self.behalf = p
             try:
-                if p.pid.hi != self.hi:
-                    # First: who hears of the end, and asks its home, must not be told that it lives.
-                    self.tell_ended(p.pid.hi, p.pid.lo, extra.place.passed)
                 self.tell_of_end(p, extra, reason)
             except MemoryError:
                 # Once more from the beginning: what comes twice is ignored, what doesn't come is waited for.
@@ -1362,6 +1362,9 @@ cdef class Scheduler:
             finally:
                 self.behalf = before
                 p.extra = None
+            if p.pid.hi != self.hi:
+                # Last: if we die before, its home tells them all.
+                self.tell_ended(p.pid.hi, p.pid.lo, extra.place.passed)
             for e in extra.tied or ():
                 if self.ties[e] is not None:
                     (<set>self.ties[e]).discard(p)
@@ -1433,13 +1436,15 @@ cdef class Scheduler:
             self.wait_published(p)
         if other.hi == self.hi:
             q = self.local(other.lo)
+            if q is not None and p.pid.hi != self.hi:
+                # What `q` has sent to it before is still on its way by its home.
+                return self.take_link(q, other.lo, p.pid, link.own)
             if q is not None:
                 link.peer = link.own
                 link = <Link>q.more().links.get(p.pid)
                 if link is None:
                     link = Link()
                     q.put_link(p.pid, link)
-                    self.tie(q, p.pid)
                 link.own = link.peer = self.link_counter
                 return 0
             if not self.elsewhere(other.lo):
@@ -1493,7 +1498,9 @@ cdef class Scheduler:
         if other.hi == self.hi:
             q = self.local(other.lo)
             if q is not None:
-                if q.extra is not None:
+                if p.pid.hi != self.hi:
+                    self.take_unlink(q, p.pid, link.peer)
+                elif q.extra is not None:
                     q.extra.links.pop(p.pid, None)
             elif self.elsewhere(other.lo):
                 self.hold(other.lo, UNLINK, 0, 0, (<char *>&head)[:32])
@@ -1665,6 +1672,8 @@ cdef class Scheduler:
             for p in tied:
                 if p.extra is None:
                     continue
+                if p.flags & EXPORTED:
+                    self.recall(p)
                 if p.flags & AWAY:
                     # What it has sent before comes to the host by us, and so does this: see HEARD. Until it is known who runs it, it is kept.
                     if p.extra.place.held is None:
@@ -1853,10 +1862,13 @@ cdef class Scheduler:
         if q is None:
             data = self.codec.encode(request)
             data = (<char *>&p.pid.hi)[:8] + (<char *>&p.pid.lo)[:8] + (<char *>&ref.hi)[:8] + (<char *>&ref.lo)[:8] + data
-        self.begin_wait(p, q, to, ref)
+        self.begin_wait(p, q if p.pid.hi == self.hi else None, to, ref)
         value = None
         try:
             if q is not None:
+                if p.pid.hi != self.hi:
+                    # What `q` has sent to it before is still on its way by its home: so must be its end.
+                    self.take_monitor(q, to.lo, p.pid, ref)
                 self.deliver(q, body)
             else:
                 head.a = to.lo
@@ -1873,7 +1885,7 @@ cdef class Scheduler:
             answered = self.await_answer(p, timeout)
             value = p.reply
         finally:
-            self.end_wait(p, ref, to if q is None or q.flags & AWAY else None)
+            self.end_wait(p, ref, to if q is None or q.flags & AWAY or p.pid.hi != self.hi else None)
         p.reply = value
         return answered
 
@@ -1978,6 +1990,7 @@ cdef class Scheduler:
             lo = operation[1]
             return foreign is not None or self.find(lo) is not None or self.is_unborn(lo)
         if what == "processes":
+            self.after_hosts(self.endpoint)     # of those that have ended there, too
             return [p.pid for p in self.table.values() if not p.flags & SYSTEM]
         if what == "info":
             if p is None:
@@ -3416,13 +3429,12 @@ cdef class Scheduler:
         if kind == LINK:
             other = new_pid(head.b, head.c)
             dead = self.gone(other)
-            if not dead:
-                link = <Link>p.extra.links.get(other)
-                if link is None:
-                    link = Link()
-                    p.put_link(other, link)
-                    self.tie(p, other)
-                link.peer = head.d
+            link = <Link>p.extra.links.get(other)
+            if link is None:
+                link = Link()
+                p.put_link(other, link)
+                self.tie(p, other)
+            link.peer = head.d
             place.passed += 1
             place.late[other] = place.passed
         elif kind == MONITOR:
@@ -3450,8 +3462,8 @@ cdef class Scheduler:
                     del p.extra.links[other]
         own = <uint64_t>kind | <uint64_t>(flags & 0xFF) << 8 | <uint64_t>(aux & 0xFFFF) << 16
         self.put(place.host, place.incarnation, FORWARD, 0, &own, 8, <bytes>body[:size], kind == MSG or kind == ALIAS)
-        if dead:
-            self.exit_signal(p.pid, other, WorkerDown(hi_endpoint(other.hi)), BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
+        if dead and not self.releasing:
+            self.send_beliefs(p)
         return 0
 
     cdef int relay(self, Process p, int flags, int aux, bytes body) except -1:
@@ -3513,10 +3525,10 @@ cdef class Scheduler:
         if p.state != QUEUED or p.kind != STACK or p.carrier is not None or p.flags & (EXITING | EXPORTED | AWAY) or p.callers is not None:
             return 0
         if extra is None:
-            control = self.codec.compact((None, None, p.lineage, (), ()))
+            control = self.codec.compact((None, None, p.lineage, self.link_counter, (), ()))
         else:
             control = self.codec.compact((
-                extra.name, extra.label, p.lineage,
+                extra.name, extra.label, p.lineage, self.link_counter,
                 [(pid, (<Link>link).own, (<Link>link).peer) for pid, link in extra.links.items()], list(extra.watchers.items())))
         if control is None:
             return 0
@@ -3605,7 +3617,7 @@ cdef class Scheduler:
         if self.away[host] is None:
             self.away[host] = {}
         self.away[host][p.pid.lo] = p
-        self.hosted.add(host)
+        self.hosted[host] = incarnation
         self.away_count += 1
         return 0
 
@@ -3633,8 +3645,12 @@ cdef class Scheduler:
         elif p.state != QUEUED:
             self.enqueue(p)
         self.restore_timers(p)
-        for kind, flags, aux, body in held or ():
-            self.replay(kind, flags, aux, body)
+        self.nobody_gone = True         # who has died since comes in its turn
+        try:
+            for kind, flags, aux, body in held or ():
+                self.replay(kind, flags, aux, body)
+        finally:
+            self.nobody_gone = False
         if p.extra is not None:
             self.fire_gone(p, None)
         self.show_count()
@@ -3656,8 +3672,12 @@ cdef class Scheduler:
         cdef Place place = p.extra.place
         held = place.held
         place.held = None
-        for kind, flags, aux, body in held:
-            self.forward(p, kind, flags, aux, <const uint8_t *><const char *>body, len(<bytes>body))
+        self.releasing = True
+        try:
+            for kind, flags, aux, body in held:
+                self.forward(p, kind, flags, aux, <const uint8_t *><const char *>body, len(<bytes>body))
+        finally:
+            self.releasing = False
         return self.send_beliefs(p)
 
     cdef int send_beliefs(self, Process p) except -1:
@@ -3735,17 +3755,17 @@ cdef class Scheduler:
 
     cdef int after_hosts(self, uint32_t e) except -1:
         """Before `e` hears that a process of ours is dead: what it has sent to `e` from a worker where it ran is read first."""
-        cdef uint32_t host
+        cdef uint32_t host, incarnation
         cdef uint64_t tail
         cdef uint8_t *ring
-        for host in self.hosted:
-            if host == e or self.segment.state(host) != SLOT_LIVE or not self.segment.reserve_header(host, e):
+        for host, incarnation in self.hosted.items():
+            if host == e or not self.segment.reserve_header(host, e):
                 continue
             ring = self.segment.ring_base(host, e)
             tail = ld64_acquire(ring + 128)
-            if tail == ld64_acquire(ring + 256):
-                continue
-            hi = make_hi(self.segment.nonce, host, self.believed[host])
+            if tail == ld64_acquire(ring + 256) or ld64_acquire(ring) >> 32 != incarnation:
+                continue        # all is read, or `e` has heard of its death
+            hi = make_hi(self.segment.nonce, host, incarnation)
             if e == self.endpoint:
                 self.catch_up(hi, tail)
             else:
@@ -3781,7 +3801,7 @@ cdef class Scheduler:
     cdef bint gone_for(self, Process p, Pid other):
         """`gone`, as `p` may see it: what the processes of a dead endpoint have sent to it comes by its home."""
         if p is None or p.pid.hi == self.hi:
-            return self.gone(other)
+            return not self.nobody_gone and self.gone(other)
         believed = p.extra.place.believed
         if believed is None:
             return hi_nonce(other.hi) != self.segment.nonce or hi_endpoint(other.hi) >= self.segment.endpoints
@@ -4135,7 +4155,7 @@ cdef class Scheduler:
         cdef int64_t before = 0
         for i in range(1, n):
             e = (self.endpoint + i) % n
-            if not any_ready(self.segment, e):
+            if not any_ready(self.segment, e) or self.outboxes[e] is not None and self.outbox(e).queued_count:
                 continue
             if before == 0:
                 before = pa_now()
@@ -4185,9 +4205,10 @@ cdef class Scheduler:
         if spec.kwargs != NOT_GIVEN:
             kwargs = encoded(data[end:end + spec.kwargs])
             end += spec.kwargs
-        name, label, lineage, links, watchers = self.codec.decode(<const uint8_t *>at + end, spec.control)
+        name, label, lineage, link_counter, links, watchers = self.codec.decode(<const uint8_t *>at + end, spec.control)
         if not begin(self.segment, loot):
             return None
+        self.link_counter = max(self.link_counter, <uint64_t>link_counter)
         p = self.add_foreign(spec.hi, spec.lo, STACK, spec.flags)
         p.priority = <uint8_t>spec.priority
         p.body = encoded(body)
@@ -4205,6 +4226,11 @@ cdef class Scheduler:
             p.put_watcher(ref, other)
         self.tell_home(p, STOLEN, 0, 0, 0)
         self.show_count()
+        if self.outbox(loot.owner).queued_count:
+            # It must not run before its home can know.
+            p.flags |= FROZEN
+            self.arriving.append(p)
+            return None
         return p
 
     cdef int64_t nap(self) except -1:
@@ -4346,7 +4372,7 @@ cdef class Scheduler:
 
     cdef int thaw(self, Process p) except -1:
         p.flags &= ~FROZEN
-        if p.first is not None and p.state == IDLE:
+        if p.state == IDLE and (p.first is not None or p.kind != CALLBACK):
             self.enqueue(p)
         return 0
 
@@ -4409,7 +4435,7 @@ cdef class Scheduler:
         extra.place.fences = fences or None
         extra.place.timers = timers
         control = self.codec.encode((
-            p.flags & MOVES_ALONG, p.priority, p.lineage, extra.name,
+            p.flags & MOVES_ALONG, p.priority, p.lineage, extra.name, self.link_counter,
             [(pid, (<Link>link).own, (<Link>link).peer) for pid, link in extra.links.items()], list(extra.watchers.items()),
             list(extra.monitors.items()), list(fences.items()), timers,
             (<char *>self.believed)[:self.segment.endpoints * sizeof(uint32_t)]))
@@ -4435,7 +4461,7 @@ cdef class Scheduler:
         cdef Ref ref
         cdef const char *at = data
         memcpy(&length, at, 8)
-        flags, priority, lineage, name, links, watchers, monitors, fences, timers, believed = self.codec.decode(
+        flags, priority, lineage, name, link_counter, links, watchers, monitors, fences, timers, believed = self.codec.decode(
             <const uint8_t *>at + 8, <size_t>length)
         guarded = self.guard()
         running = self.current
@@ -4446,6 +4472,7 @@ cdef class Scheduler:
             self.current = running
             self.guarded = guarded
         p.body = body
+        self.link_counter = max(self.link_counter, <uint64_t>link_counter)     # the ids of its links must go on growing
         p.flags = p.flags & ~MOVES_ALONG | flags
         p.priority = priority
         p.lineage = lineage
