@@ -92,8 +92,9 @@ def remove_worker(worker: int, /, *, timeout: float | None = 5.0) -> None:
         ActorError: it is the last one.
         NotRunning: the system stops.
 
-    A process that removes its own worker is one of those that it waits for. Timers that processes have started there
-    end with the worker, as at its death.
+    A process that removes its own worker is one of those that it waits for. The `main` of `parallel-actors run` lives
+    on worker 0, and the program ends with it. Timers that processes have started there end with the worker, as at its
+    death.
     """
     ref = _asked("remove_worker", *_checked(worker, timeout))
     try:
