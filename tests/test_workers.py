@@ -435,6 +435,7 @@ def change_workers_at_the_end(test: pa.Pid, told: Path) -> None:
 
 def test_the_loads_say_who_is_busy(node: pa.ActorSystem) -> None:
     crowd = [puppet(1) for _ in range(5)]
+    assert all(one.do(pa.worker_index) == 1 for one in crowd)  # they are born: until then nobody counts them
     assert {0: 0, 1: 5} == {index: load.processes for index, load in node.worker_loads().items()}
     computing = [pa.options(worker=0).spawn(compute) for _ in range(3)]
     eventually(lambda: node.worker_loads()[0].busy > 0.5, "worker 0 is known to be busy")
