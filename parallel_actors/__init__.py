@@ -67,6 +67,7 @@ from parallel_actors.workers.api import (
     whereis,
     worker_count,
     worker_index,
+    worker_indices,
 )
 from parallel_actors.workers.errors import (
     ActorError,
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from parallel_actors.partition_supervisor import PartitionSupervisor
     from parallel_actors.process import options
     from parallel_actors.request import Done, Failed, Request, Requests, send_request
+    from parallel_actors.scaling import WorkerLoad, aadd_worker, add_worker, aremove_worker, remove_worker, worker_loads
     from parallel_actors.supervisor import Backoff, ChildInfo, ChildSpec, Supervisor, child
     from parallel_actors.system import ActorSystem
     from parallel_actors.task import Task, callers
@@ -155,9 +157,13 @@ __all__ = [
     "Task",
     "TaskSupervisor",
     "WorkerDown",
+    "WorkerLoad",
+    "aadd_worker",
+    "add_worker",
     "alias",
     "ancestors",
     "areceive",
+    "aremove_worker",
     "asleep",
     "call",
     "call_later",
@@ -183,6 +189,7 @@ __all__ = [
     "ref",
     "register",
     "registered",
+    "remove_worker",
     "reply",
     "run_blocking",
     "self_",
@@ -208,6 +215,8 @@ __all__ = [
     "whereis",
     "worker_count",
     "worker_index",
+    "worker_indices",
+    "worker_loads",
 ]
 
 # What stands in modules that not every program needs: imported when it is first asked for, since together they take as
@@ -219,6 +228,7 @@ _LATER = {
     "partition_supervisor": ("PartitionSupervisor",),
     "process": ("options",),
     "request": ("Done", "Failed", "Request", "Requests", "send_request"),
+    "scaling": ("WorkerLoad", "aadd_worker", "add_worker", "aremove_worker", "remove_worker", "worker_loads"),
     "supervisor": ("Backoff", "ChildInfo", "ChildSpec", "Supervisor", "child"),
     "sys_": (),
     "system": ("ActorSystem",),

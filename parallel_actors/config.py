@@ -31,6 +31,8 @@ TABLE = "parallel_actors"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # The dirty map of a slot has a bit per endpoint: the workers, the root and the guests.
 MAX_ENDPOINTS = 1024
+# The kernel hands on some 250 descriptors at once, and a worker gets one for each endpoint at its start.
+_SENDABLE = 240
 
 
 # --- cores -----------------------------------------------------------------------------------------------------------
@@ -209,6 +211,10 @@ class Options:
     guests: int = 8
     """Threads of the launching program that may use the system at the same time (its main thread is one)."""
 
+    max_workers: int | None = None
+    """How many workers there may be at the same time (`add_worker`). A place that isn't taken costs a descriptor in
+    each worker. None: twice `workers`, at least the usable cores and 8, as far as there is room beside the guests."""
+
     stop_timeout: float = 5.0
     """Seconds that a stop waits for the processes to end before what is left is killed."""
 
@@ -243,12 +249,21 @@ class Options:
     name: str = "parallel_actors"
     """What the OS processes are called in process lists (the first ten characters, then `:root`, `:w0`, ...)."""
 
+    @property
+    def worker_slots(self) -> int:
+        """`max_workers`, or what it is by default."""
+        if self.max_workers is not None:
+            return self.max_workers
+        wanted = max(2 * self.workers, usable_cores(), 8)
+        return max(self.workers, min(wanted, _SENDABLE - 1 - self.guests))
+
 
 class Settings(TypedDict, total=False):
     """The keywords of `resolve` and `ActorSystem`. None means "not given"."""
 
     workers: int | None
     guests: int | None
+    max_workers: int | None
     stop_timeout: float | None
     stuck_timeout: float | None
     long_schedule: float | None
@@ -264,6 +279,7 @@ class Settings(TypedDict, total=False):
 _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "workers": _whole_number(1, MAX_ENDPOINTS - 2),
     "guests": _whole_number(1, MAX_ENDPOINTS - 2),
+    "max_workers": _whole_number(1, MAX_ENDPOINTS - 2),
     "stop_timeout": _seconds,
     "stuck_timeout": _seconds,
     "long_schedule": _seconds,
@@ -304,11 +320,19 @@ def resolve_from(given: Mapping[str, object], place: Callable[..., str]) -> Opti
             except _Unfit as unfit:
                 raise ValueError(f"{where}: {unfit}, got {value!r}") from None
     options = Options(**values)
-    endpoints = options.workers + 1 + options.guests
-    if endpoints > MAX_ENDPOINTS:
+    if options.workers + 1 + options.guests > MAX_ENDPOINTS:
         raise ValueError(
             f"expected workers + guests to be at most {MAX_ENDPOINTS - 1}, "
             f"got {options.workers} workers and {options.guests} guests; lower one of them"
+        )
+    if options.worker_slots < options.workers:
+        raise ValueError(
+            f"expected max_workers to be at least workers, got {options.max_workers} for {options.workers} workers"
+        )
+    if options.worker_slots + 1 + options.guests > MAX_ENDPOINTS:
+        raise ValueError(
+            f"expected max_workers + guests to be at most {MAX_ENDPOINTS - 1}, "
+            f"got {options.max_workers} and {options.guests} guests; lower one of them"
         )
     return options
 

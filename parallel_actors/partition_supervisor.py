@@ -142,8 +142,9 @@ def _children(
     partitions: int | None,
     with_arguments: Callable[[tuple[Any, ...], int], tuple[Any, ...]] | None,
 ) -> list[ChildSpec]:
+    workers = api.worker_indices()
     if partitions is None:
-        partitions = api.worker_count()
+        partitions = len(workers)
     if not is_whole(partitions, 1):
         raise ValueError(f"expected partitions to be a whole number from 1, got {partitions!r}")
     if spec.name is not None:
@@ -154,7 +155,7 @@ def _children(
             *(spec.args if with_arguments is None else with_arguments(spec.args, number)),
             id=number,
             name=f"{name}/{number}",
-            worker=number % api.worker_count() if spec.worker is None else spec.worker,
+            worker=workers[number % len(workers)] if spec.worker is None else spec.worker,
             restart=spec.restart,
             shutdown=spec.shutdown,
             type=spec.type,

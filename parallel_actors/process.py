@@ -28,6 +28,7 @@ class Choices(TypedDict, total=False):
     spread: bool
     preempt: bool
     priority: Literal["low", "normal", "high"]
+    stealable: bool
 
 
 class SpawnOptions:
@@ -41,8 +42,14 @@ class SpawnOptions:
             raise TypeError(f"expected {', '.join(Choices.__annotations__)}, got {', '.join(sorted(unknown))}")
         name, worker, label = choices.get("name"), choices.get("worker"), choices.get("label")
         _check_choices(name, worker)
+        stealable: object = choices.get("stealable", True)
+        if not isinstance(stealable, bool):
+            raise TypeError(f"expected stealable to be True or False, got {stealable!r} ({type(stealable).__name__})")
         traits = api.traits_of(
-            bool(choices.get("spread", False)), bool(choices.get("preempt", True)), choices.get("priority", "normal")
+            bool(choices.get("spread", False)),
+            bool(choices.get("preempt", True)),
+            choices.get("priority", "normal"),
+            stealable,
         )
         self._options = (-1 if worker is None else worker, name, label, traits)
 
@@ -112,5 +119,6 @@ def options(**choices: Unpack[Choices]) -> SpawnOptions:
             this library. It is reported when they wait for longer than `long_schedule`.
         priority: "high" runs before all others of its worker, "low" once for eight of "normal" (OTP:
             `process_flag(priority, ...)`). Who computes without a pause gets the same share whatever its priority.
+        stealable: False for a process that has to run on the worker that it is spawned on.
     """
     return SpawnOptions(**choices)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack
 
-from parallel_actors import process
+from parallel_actors import process, scaling
 from parallel_actors.config import Options, Settings, resolve
 from parallel_actors.root.records import Reader
 from parallel_actors.workers import api, guest
@@ -160,9 +160,9 @@ class ActorSystem:
     'normal'
 
     Args:
-        settings: `workers`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`, `max_reports`, `prefix_output`,
-            `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from `PARALLEL_ACTORS_<NAME>`,
-            then from `[tool.parallel_actors]` in pyproject.toml.
+        settings: `workers`, `max_workers`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`, `max_reports`,
+            `prefix_output`, `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from
+            `PARALLEL_ACTORS_<NAME>`, then from `[tool.parallel_actors]` in pyproject.toml.
 
     Raises:
         ValueError: a setting that doesn't fit; the text says where it stands.
@@ -190,7 +190,7 @@ class ActorSystem:
         if self._node is not None:
             raise ActorError("expected a system that is not running, got one that is: make another ActorSystem")
         with contextlib.ExitStack() as undo:  # whatever comes in between: Ctrl-C too
-            segment = Segment.create(self.options.workers, self.options.guests)
+            segment = Segment.create(self.options.worker_slots, self.options.guests)
             undo.callback(segment.close)
             root, control, records = _start_root(segment, self.options)
             undo.callback(_end_root, root)
@@ -256,12 +256,12 @@ class ActorSystem:
 
     @property
     def worker_pids(self) -> list[int]:
-        """The operating system's process ids of the workers, in order.
+        """The operating system's process ids of the workers, in order; of one that leaves too, as long as it is there.
 
         Of a worker that is being replaced it is the dead one's until its successor is up.
         """
         segment = self._running().segment
-        return [segment.os_pid(index) for index in range(segment.workers)]
+        return [segment.os_pid(index) for index in segment.worker_indices()]
 
     def __enter__(self) -> ActorSystem:
         self.start()
@@ -305,6 +305,21 @@ class ActorSystem:
         """`parallel_actors.spawn_monitor` on this system."""
         self._check()
         return api.spawn_monitor(function, *args, **kwargs)
+
+    def add_worker(self) -> int:
+        """`parallel_actors.add_worker` on this system."""
+        self._check()
+        return scaling.add_worker()
+
+    def remove_worker(self, worker: int, /, *, timeout: float | None = 5.0) -> None:
+        """`parallel_actors.remove_worker` on this system."""
+        self._check()
+        scaling.remove_worker(worker, timeout=timeout)
+
+    def worker_loads(self) -> dict[int, scaling.WorkerLoad]:
+        """`parallel_actors.worker_loads` on this system."""
+        self._check()
+        return scaling.worker_loads()
 
     def options_for(self, **choices: Unpack[process.Choices]) -> process.SpawnOptions:
         """`parallel_actors.options` on this system."""

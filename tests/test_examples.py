@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import struct
 import subprocess
 import sys
 import sysconfig
 import uuid
+import zlib
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -63,19 +65,29 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def module_of(example: str) -> ModuleType:
+    """An example as a module, for what it has beside its actors."""
+    spec = importlib.util.spec_from_file_location(f"{example}_of_test", EXAMPLES / f"{example}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    sys.path.insert(0, str(EXAMPLES))  # where its neighbours are
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(EXAMPLES))
+        sys.modules.pop("png", None)
+    return module
+
+
 # --- word_count -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def word_count() -> ModuleType:
     """The example as a module, for its plain count."""
-    spec = importlib.util.spec_from_file_location("word_count_of_test", EXAMPLES / "word_count.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    return module_of("word_count")
 
 
 def plainly(word_count: ModuleType, *folders: Path) -> tuple[Counter[str], int, int]:
@@ -220,6 +232,120 @@ def test_word_count_refuses_with_a_sentence(tmp_path: Path, args: list[str], mes
     assert (2, "") == (done.returncode, done.stdout)
     assert done.stderr.startswith("usage: word_count.py ")
     assert done.stderr.endswith(f"\nword_count.py: error: {message.format(folder=tmp_path)}\n")
+
+
+# --- work for every core ----------------------------------------------------------------------------------------------
+
+
+def pixels_of(file: Path) -> tuple[int, int, bytes]:
+    """Width, height and the bytes of the pixels of a PNG, whose parts and checksums are looked at."""
+    data = file.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    parts: dict[bytes, bytes] = {}
+    at = 8
+    while at < len(data):
+        (size,) = struct.unpack_from(">I", data, at)
+        kind, content = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
+        assert (zlib.crc32(kind + content),) == struct.unpack_from(">I", data, at + 8 + size)
+        parts[kind] = content
+        at += 12 + size
+    assert [b"IHDR", b"IDAT", b"IEND"] == list(parts)
+    width, height, *how = struct.unpack(">IIBBBBB", parts[b"IHDR"])
+    assert [8, 2, 0, 0, 0] == how  # eight bits, three colours
+    filtered = zlib.decompress(parts[b"IDAT"])
+    assert len(filtered) == height * (1 + 3 * width)
+    rows = [filtered[at : at + 1 + 3 * width] for at in range(0, len(filtered), 1 + 3 * width)]
+    assert all(row[0] == 0 for row in rows)
+    return width, height, b"".join(row[1:] for row in rows)
+
+
+def test_mandelbrot_is_the_picture_that_a_plain_loop_makes(tmp_path: Path) -> None:
+    done = run(tmp_path, "mandelbrot.py", "--width", "60", "--height", "40", "--iterations", "50", "--out", "a.png")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert re.fullmatch(r"a.png: 60 x 40, \d+ bytes\n[\d.]+ s on 2 workers\n", done.stdout)
+    module = module_of("mandelbrot")
+    view = module.View(60, 40, 50, -0.6, 0.0, 3.2)
+    plain = b"".join(module.row(view, number) for number in range(40))
+    assert (60, 40, plain) == pixels_of(tmp_path / "a.png")
+    # The middle is in the set, the corner far from it; above and below the real axis it is the same.
+    middle, corner = 3 * (20 * 60 + 30), 0
+    assert b"\0\0\0" == plain[middle : middle + 3] != plain[corner : corner + 3]
+    rows = [plain[at : at + 180] for at in range(0, len(plain), 180)]
+    assert rows == rows[::-1]
+
+
+def test_matrix_compares_with_numpy(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    done = run(tmp_path, "matrix.py", "-n", "100", "--block", "33")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert re.fullmatch(
+        r"100 x 100 in 16 blocks, 2 workers: [\d.]+ s\nNumPy alone, one thread: [\d.]+ s\nthe products are equal\n",
+        done.stdout,
+    )
+
+
+def test_matrix_says_when_the_products_differ(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    source = (EXAMPLES / "matrix.py").read_text()
+    broken = source.replace("piece.left @ piece.right", "piece.left @ piece.right + (piece.row > 0)")
+    assert broken != source
+    (tmp_path / "matrix.py").write_text(broken)
+    done = run(tmp_path, str(tmp_path / "matrix.py"), "-n", "20", "--block", "10")
+    assert 1 == done.returncode
+    assert re.fullmatch(r"the products differ, by up to [\d.]+\n", done.stderr)
+
+
+@pytest.mark.parametrize("args", [[], ["--crash"], ["--in-flight", "1"]])
+def test_image_pipeline_writes_each_picture(tmp_path: Path, args: list[str]) -> None:
+    np = pytest.importorskip("numpy")
+    done = run(
+        tmp_path, "image_pipeline.py", "--count", "6", "--size", "40", *args, options=("--log-level", "CRITICAL")
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    killed = "2 are written: filter/0 is killed\n" if args == ["--crash"] else ""
+    assert re.fullmatch(rf"{killed}6 pictures of 40 x 40 in pictures\n[\d.]+ s on 2 workers\n", done.stdout)
+    files = sorted((tmp_path / "pictures").iterdir())
+    assert [f"picture-{number:04}.png" for number in range(6)] == [file.name for file in files]
+    module = module_of("image_pipeline")
+    for number, file in enumerate(files):
+        width, height, pixels = pixels_of(file)
+        made = module.generated(number, 40)
+        assert (40, 40, module.smoothed(made).tobytes()) == (width, height, pixels)
+    # One of the means, taken at once.
+    made, smooth = module.generated(3, 40).astype(float), module.smoothed(module.generated(3, 40))
+    assert np.abs(made[8:13, 18:23].mean(axis=(0, 1)) - smooth[10, 20]).max() <= 0.5
+
+
+@pytest.mark.parametrize("args", [[], ["--no-steal"]])
+def test_unbalanced_tree_counts_what_a_plain_loop_counts(tmp_path: Path, args: list[str]) -> None:
+    done = run(tmp_path, "unbalanced_tree.py", "--roots", "100", "--piece", "500", *args)
+    assert (0, "") == (done.returncode, done.stderr)
+    match = re.fullmatch(
+        r"(\d+) nodes in (\d+) pieces: [\d.]+ s\n((?:worker \d: \d+ pieces\n)+)"
+        r"a plain loop: [\d.]+ s, ratio [\d.]+\nthe counts are equal\n",
+        done.stdout,
+    )
+    assert match, done.stdout
+    module = module_of("unbalanced_tree")
+    assert int(match[1]) == module.search([module.child_of(1, root) for root in range(100)])
+    assert int(match[2]) > int(match[1]) // 500
+    shares = {int(worker): int(pieces) for worker, pieces in re.findall(r"worker (\d): (\d+)", match[3])}
+    assert int(match[2]) == sum(shares.values())
+    assert set(shares) <= {0, 1}
+    if args:
+        assert [0] == list(shares)  # where the first one was
+
+
+def test_unbalanced_tree_misses_a_piece_that_is_lost(tmp_path: Path) -> None:
+    source = (EXAMPLES / "unbalanced_tree.py").read_text()
+    broken = source.replace("(nodes, most)\n", "(nodes, most)\n    assert count == most, 'lost'\n")
+    assert broken != source
+    (tmp_path / "unbalanced_tree.py").write_text(broken)
+    args = ("--roots", "100", "--piece", "500")
+    done = run(tmp_path, str(tmp_path / "unbalanced_tree.py"), *args, options=("--log-level", "CRITICAL"))
+    assert 1 == done.returncode
+    # The one, or where it had ended before it was watched, the other.
+    assert done.stderr.startswith(("a piece was not searched: AssertionError", "a piece was not searched: noproc"))
 
 
 # --- the small ones ---------------------------------------------------------------------------------------------------
@@ -443,7 +569,7 @@ def test_key_value_needs_a_worker_to_kill(tmp_path: Path) -> None:
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: str(path.name))
+@pytest.mark.parametrize("path", sorted({*EXAMPLES.glob("*.py")} - {EXAMPLES / "png.py"}), ids=lambda path: path.name)
 def test_each_example_says_how_to_run_it(path: Path) -> None:
     first, _, rest = path.read_text().partition("\n")
     assert first.startswith('"""')

@@ -187,6 +187,21 @@ def test_slots(segment: Segment) -> None:
         segment.phase = 4
 
 
+def test_the_workers_that_there_are(segment: Segment) -> None:
+    assert [] == segment.worker_indices()
+    for state, there in ((0, False), (1, False), (2, True), (3, False), (4, True)):
+        segment.put_slot(1, 7, state)
+        assert there == (segment.worker_indices() == [1])
+    segment.put_slot(2, 0, 2)  # the root
+    segment.put_slot(3, 0, 2)  # a guest
+    segment.set_leaving(1, True)
+    assert ([1], True) == (segment.worker_indices(), segment.leaving(1))
+    segment.set_leaving(1, False)
+    assert not segment.leaving(1)
+    segment.set_starting(1)
+    assert ((0xFFFFFFFF, 0), 0) == (segment.load(1), segment.busy(1))
+
+
 def test_guests_claim_free_slots_once(segment: Segment) -> None:
     segment.put_slot(3, 6, 0)
     assert [3, 4, None] == [segment.claim_guest() for _ in range(3)]
@@ -322,10 +337,13 @@ def test_dirty_maps_hold_every_endpoint(producer: int) -> None:
 def test_the_words_are_where_internals_says(segment: Segment) -> None:
     segment.put_slot(1, 5, 2)
     segment.set_os_pid(1, 99)
+    segment.set_leaving(1, True)
     segment.bell(4, 1)
     with mmap.mmap(segment.fd, PAGE * 3) as memory:
         slot = PAGE + 1024
-        assert (5, 2, 99) == struct.unpack_from("=III", memory, slot)
+        assert (5, 2, 99, 1) == struct.unpack_from("=IIII", memory, slot)
+        struct.pack_into("=Q", memory, slot + 280, 12345678901)
+        assert 12345678901 == segment.busy(1)
         assert (1 << 4,) == struct.unpack_from("=Q", memory, slot + 384)
         assert (0,) == struct.unpack_from("=I", memory, slot + 128)
         assert [4] == segment.dirty(1)

@@ -14,10 +14,10 @@ from parallel_actors.workers.ident cimport (
 from parallel_actors.workers.patterns cimport mentions_ref
 from parallel_actors.workers.scheduler cimport (
     ASYNC, AWAY, EXITING, GUEST, HIGH_PRIORITY, IS_KILL, IS_NORMAL, LOW_PRIORITY, MAIL, NORMAL_PRIORITY, NOT_FOUND, NOTHING, SCANNING, SLEEP,
-    SPREAD, SUSPENDED, SYSTEM, TRAIT_PRIORITY, TRAP_EXIT, WILL_SPREAD, WILL_STAY,
+    SPREAD, SUSPENDED, SYSTEM, TRAIT_PRIORITY, TRAP_EXIT, WILL_KEEP, WILL_SPREAD, WILL_STAY,
     Envelope, Process, Scheduler, here, me,
 )
-from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed
+from parallel_actors.workers.segment cimport SLOT_LIVE, Segment, ld32_relaxed
 from parallel_actors.workers.timers cimport seconds
 
 import time as _time
@@ -134,9 +134,10 @@ cdef int priority_of(object name) except -1:
     return found
 
 
-def traits_of(bint spread, bint preempt, priority):
+def traits_of(bint spread, bint preempt, priority, bint stealable=True):
     """What `options` says of the new process itself, as one number (see `Trait` in scheduler.pxd)."""
-    return (WILL_SPREAD if spread else 0) | (0 if preempt else WILL_STAY) | priority_of(priority) << TRAIT_PRIORITY
+    return ((WILL_SPREAD if spread else 0) | (0 if preempt else WILL_STAY) | (0 if stealable else WILL_KEEP)
+            | priority_of(priority) << TRAIT_PRIORITY)
 
 
 def set_priority(priority):
@@ -880,8 +881,22 @@ def worker_index():
 
 
 def worker_count():
-    """How many workers the node has."""
-    return here().segment.workers
+    """How many workers the node has: as many as `worker_indices()` lists."""
+    return len(worker_indices())
+
+
+def worker_indices():
+    """The numbers of the workers that take new processes, in order: what `options(worker=)` takes.
+
+    0 to n - 1, until one is removed. One that is being replaced counts, one that leaves doesn't.
+    """
+    cdef Segment segment = here().segment
+    cdef uint32_t e
+    found = []
+    for e in range(segment.workers):
+        if segment.takes(e, segment.slot_word(e)):
+            found.append(e)
+    return found
 
 
 def spread_spawns(bint on=True):

@@ -294,6 +294,10 @@ cdef class Scheduler:
     cdef int64_t ticked_at          # when that was
     cdef int64_t uncut_since        # since when the running process has kept others waiting; 0 = it doesn't
     cdef uintptr_t base             # the C stack where every process begins
+    cdef int64_t awake_since        # when it woke from its latest sleep,
+    cdef uint64_t awake             # and how long it was awake before that, ns
+    cdef dict profile               # lo -> ticks that found this process running; halved every second
+    cdef int64_t profiled_at        # when that was done
     cdef uint64_t beats             # ticks that found a process which computes for itself, or could take the processor from it
     cdef readonly uint64_t cuts     # how often a process was cut
     cdef readonly int64_t long_schedule     # ns that a process may keep others waiting before it is reported
@@ -319,6 +323,7 @@ cdef class Scheduler:
     cdef Process interval_server    # ends send_interval timers of dead receivers
     cdef dict watched_fds           # fd -> callable
     cdef int stopping               # 0, or the phase of STOP
+    cdef bint leaving               # this worker is to end as soon as nobody lives here; others take what its processes spawn
     cdef readonly bint closed
     cdef public dict partial_lines  # pid -> its unfinished lines (see output.py)
     cdef public object on_report    # callable(kind, dict): crash reports, dead letters
@@ -336,6 +341,7 @@ cdef class Scheduler:
     cdef Pid spawn(self, object function, tuple args, dict kwargs, int how, Ref ref, object options)
     cdef int birth(self, Record *r) except -1
     cdef int place(self, Process parent, int wish) except -1
+    cdef int age_profile(self, int64_t now) except -1
     # signals
     cdef int deliver(self, Process p, object body) except -1
     cdef int send_pid(self, Pid to, object message) except -1

@@ -536,6 +536,7 @@ cdef class Scheduler:
         self.requests = {}
         self.calls = {}
         self.unborn = {}
+        self.profile = {}
         self.ref_timers = {}
         self.ties = [None] * n
         self.exported = [None] * 64
@@ -585,7 +586,7 @@ cdef class Scheduler:
             raise MemoryError()
         for e in range(n):
             self.believed[e] = segment.incarnation(e)
-        self.now = pa_now()
+        self.now = self.awake_since = self.profiled_at = pa_now()
         self.epoll = pa_epoll_create()
         if self.epoll < 0:
             raise OSError(errno, "epoll_create1 failed: are there file descriptors left? see `parallel-actors doctor`")
@@ -759,14 +760,16 @@ cdef class Scheduler:
         cdef uint64_t born
         cdef uint32_t start
         if wish >= 0:
-            if <uint32_t>wish >= self.segment.workers:
-                raise ValueError(f"expected worker= to be 0..{self.segment.workers - 1} (this system's workers), got {wish}")
+            e = <uint32_t>wish
+            if e >= self.segment.workers or not self.segment.takes(e, self.segment.slot_word(e)):
+                there = ", ".join([str(w) for w in self.segment.worker_indices() if not self.segment.is_leaving(w)])
+                raise ValueError(f"expected worker= to be one of this system's workers ({there}), got {wish}")
             return wish
-        if self.role == "worker" and (parent is None or not parent.flags & SPREAD):
+        if self.role == "worker" and not self.leaving and (parent is None or not parent.flags & SPREAD):
             return self.endpoint
         start = <uint32_t>(self.turn % self.segment.workers)
         for e in range(self.segment.workers):
-            if self.segment.state(e) != SLOT_LIVE:
+            if self.segment.state(e) != SLOT_LIVE or self.segment.is_leaving(e):
                 continue
             if e == self.endpoint:
                 load = len(self.table)
@@ -782,7 +785,11 @@ cdef class Scheduler:
                 best = e
         if best == self.segment.workers:
             # All are being replaced: any of them will be back; its next incarnation takes the process.
-            best = start
+            for e in range(self.segment.workers):
+                best = (start + e) % self.segment.workers
+                if self.segment.takes(best, self.segment.slot_word(best)):
+                    return best
+            raise NotRunning("expected a worker that takes new processes, got a system that has none: it stops")
         return best
 
     cdef Pid spawn(self, object function, tuple args, dict kwargs, int how, Ref ref, object options):
@@ -790,7 +797,7 @@ cdef class Scheduler:
         cdef Process parent = self.current, p
         cdef Pid pid
         cdef uint32_t home, inc
-        cdef uint64_t link_id = 0
+        cdef uint64_t word
         cdef pa_head head
         cdef bytes payload
         cdef Link link
@@ -844,7 +851,12 @@ cdef class Scheduler:
         # User code ran: number and put in one go from here on. A worker that is being replaced: its next incarnation takes it.
         self.spawned[home] += 1
         while True:
-            inc = self.segment.incarnation(home)
+            word = self.segment.slot_word(home)
+            if not self.segment.takes(home, word):
+                # That worker was removed while the arguments were encoded: nobody may ever come to that place again.
+                self.spawned[home] -= 1
+                return self.spawn(function, args, kwargs, how, ref, options)
+            inc = <uint32_t>word
             pid = new_pid(make_hi(self.segment.nonce, home, inc), make_lo(self.endpoint, self.incarnation, self.spawned[home]))
             if name is None:
                 break
@@ -2281,10 +2293,16 @@ cdef class Scheduler:
                     elif self.unstolen < QUIET:
                         self.unstolen += 1
                 return self.turn_of(p)
-            if self.stopping and self.process_count == 0 and self.foreign_count == 0 and self.exiting == 0 or self.closed:
-                return None
+            if ((self.stopping or self.leaving) and self.process_count == 0 and self.foreign_count == 0 and self.exiting == 0
+                    or self.closed):
+                if self.stopping or self.closed:
+                    return None
+                # Whoever chose this worker before it was said that it leaves may have put its SPAWN into a ring meanwhile.
+                self.poll(0)
+                if self.process_count == 0 and self.foreign_count == 0 and not self.unborn and not self.again_count:
+                    return None
             wait = PARK_NS
-            if self.exports is not None and not self.stopping:
+            if self.exports is not None and not self.stopping and not self.leaving:
                 p = self.steal()
                 if p is not None:
                     return self.turn_of(p)
@@ -2363,10 +2381,12 @@ cdef class Scheduler:
         cdef uint32_t e = self.endpoint
         cdef Segment segment = self.segment
         if wait_ns:
+            self.awake += <uint64_t>(self.now - self.awake_since)
             if self.spin:
                 with nogil:
                     found = spin_for(segment, e, self.spin if self.spin < wait_ns else wait_ns)
                 if found:
+                    self.awake_since = pa_now()
                     return 0
             segment.park_begin(e)
         if wait_ns == 0 or not segment.any_dirty(e):
@@ -2377,6 +2397,7 @@ cdef class Scheduler:
                 failed = errno
         if wait_ns:
             segment.park_end(e)
+            self.awake_since = pa_now()
         if failed:
             if failed != EINTR:
                 raise OSError(failed, "epoll_pwait2 failed")
@@ -2530,6 +2551,9 @@ cdef class Scheduler:
             self.show_load()
             if self.exports is not None:
                 self.refill()
+            if not p.flags & SYSTEM:
+                self.profile[p.pid.lo] = self.profile.get(p.pid.lo, 0) + 1
+                self.age_profile(now)
             if self.collect_due:
                 self.collect_garbage()
         finally:
@@ -2678,9 +2702,29 @@ cdef class Scheduler:
         cdef uint32_t e = self.endpoint
         self.show_count()
         self.segment.set_progress(e, self.handled, self.turn + self.beats)
+        self.segment.set_busy(e, self.awake + <uint64_t>(self.now - self.awake_since))
         # What was to end is ending; what still unwinds has to come to its end in time (S1.10).
         self.segment.set_end_due(e, self.exiting > 0 or self.stopping > 0)
         return 0
+
+    cdef int age_profile(self, int64_t now) except -1:
+        """Halve the counts for each second that has passed; who is dead, or left with nothing, is forgotten."""
+        cdef int64_t seconds = (now - self.profiled_at) // 1_000_000_000
+        if seconds > 0:
+            self.profiled_at += seconds * 1_000_000_000
+            seconds = min(seconds, 30)
+            self.profile = {lo: ticks >> seconds for lo, ticks in self.profile.items() if ticks >> seconds and lo in self.table}
+        return 0
+
+    def hottest(self, Py_ssize_t n):
+        """The `n` processes here that have computed most of late, the busiest first: (pid, ticks that found it running).
+
+        A sample: a tick comes every 2 ms while processes run. The counts are halved every second, so an older second weighs less.
+        """
+        cdef Process p
+        self.age_profile(pa_now())
+        found = sorted(self.profile.items(), key=_second, reverse=True)
+        return [((<Process>self.table[lo]).pid, ticks) for lo, ticks in found if lo in self.table][:n]
 
     def calibrate(self, spin):
         """Learn how much C stack lies below a tick in plain Python code (see `Tick.place`): `spin(calibrated)` runs as a process."""
@@ -4626,7 +4670,7 @@ cdef class Scheduler:
             raise failed
 
     def order_stop(self, uint32_t e, int phase):
-        """Root: have worker `e` end its processes (1: shutdown, 2: kill)."""
+        """Root: have worker `e` end its processes (1: shutdown, 2: kill), or (0) end itself once it has none."""
         cdef pa_head head
         head.a = phase
         self.put(e, self.segment.incarnation(e), STOP, 0, &head, 8, None, False)
@@ -4637,6 +4681,9 @@ cdef class Scheduler:
 
     cdef int stop_processes(self, int phase) except -1:
         cdef Process p
+        if phase == 0:
+            self.leaving = True
+            return 0
         if phase > self.stopping:
             self.stopping = phase
         for p in list(self.table.values()):
@@ -4805,6 +4852,10 @@ cdef int forget_endpoint(Extra extra, uint32_t e, uint32_t inc) except -1:
     for ref in [ref for ref, other in extra.watchers.items() if hi_endpoint((<Pid>other).hi) == e and hi_incarnation((<Pid>other).hi) <= inc]:
         del extra.watchers[ref]
     return 0
+
+
+def _second(pair):
+    return pair[1]
 
 
 cdef Encoded encoded(bytes data):

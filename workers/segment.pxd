@@ -35,7 +35,7 @@ cdef enum:
 cdef class Segment:
     cdef readonly int fd
     cdef readonly uint32_t nonce
-    cdef readonly uint32_t workers
+    cdef readonly uint32_t workers           # slots for workers; how many there are may change
     cdef readonly uint32_t endpoints
     cdef readonly uint32_t ring_bytes
     cdef readonly uint32_t root              # == workers
@@ -61,6 +61,8 @@ cdef class Segment:
     cdef uint64_t slot_word(self, uint32_t e) noexcept nogil
     cdef uint32_t incarnation(self, uint32_t e) noexcept nogil
     cdef uint32_t state(self, uint32_t e) noexcept nogil
+    cdef bint is_leaving(self, uint32_t e) noexcept nogil
+    cdef bint takes(self, uint32_t e, uint64_t word) noexcept nogil
     cdef bint cas_slot(self, uint32_t e, uint64_t old, uint64_t new) noexcept nogil
     # Release store, then a full fence: "go live, then read the others' incarnations" against the root's
     # "count up, then read the others' states" is Dekker's pattern too.
@@ -90,4 +92,5 @@ cdef class Segment:
     cdef uint64_t store_alloc(self, size_t n) except? 0
     cdef void set_load(self, uint32_t e, uint32_t processes, uint32_t runq) noexcept nogil
     cdef void set_end_due(self, uint32_t e, bint due) noexcept nogil
+    cdef void set_busy(self, uint32_t e, uint64_t ns) noexcept nogil
     cdef void set_progress(self, uint32_t e, uint64_t messages, uint64_t turns) noexcept nogil

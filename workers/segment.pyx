@@ -99,11 +99,13 @@ cdef enum:
 
     # slot
     IN_PID = 8
+    IN_LEAVING = 12
     IN_PARKED = 128
     IN_PROCESSES = 256
     IN_RUNQ = 260
     IN_MESSAGES = 264
     IN_TURNS = 272
+    IN_BUSY = 280
     IN_DIRTY = 384
     IN_END_DUE = 512
 
@@ -147,7 +149,7 @@ cdef class Segment:
         """Make the shared memory of a run.
 
         Args:
-            workers: how many workers, at least 1. ``workers + 1 + guests`` endpoints are at most 1024.
+            workers: how many workers there may be at the same time, at least 1. ``workers + 1 + guests`` endpoints are at most 1024.
             guests: how many threads outside the library may take part at the same time.
             ring_bytes: size of each ring, a power of two from 4096 to 2**30.
             store_bytes: room for names and definitions. Only what is used costs memory.
@@ -366,6 +368,34 @@ cdef class Segment:
                 return e
         return None
 
+    cdef bint is_leaving(self, uint32_t e) noexcept nogil:
+        return ld32_relaxed(self.slot_at(e) + IN_LEAVING) != 0
+
+    cdef bint takes(self, uint32_t e, uint64_t word) noexcept nogil:
+        """Whether worker `e`, whose slot's word is `word`, takes new processes: it is there (or being replaced), and doesn't leave."""
+        cdef uint32_t state = <uint32_t>(word >> 32)
+        return (state == SLOT_LIVE or state == SLOT_DOWN) and not self.is_leaving(e)
+
+    def leaving(self, e):
+        """Whether worker `e` has been told to leave: it takes no new processes."""
+        return self.is_leaving(self._endpoint(e))
+
+    def set_leaving(self, e, leaving):
+        """Say that worker `e` leaves, or that its slot has none that does. For the root."""
+        st32_relaxed(self.slot_at(self._endpoint(e)) + IN_LEAVING, 1 if leaving else 0)
+        fence()
+
+    def worker_indices(self):
+        """The workers that there are, by number: those that live, are being replaced, or leave. Other slots are free for more."""
+        cdef uint32_t e, state
+        self._open()
+        found = []
+        for e in range(self.workers):
+            state = self.state(e)
+            if state == SLOT_LIVE or state == SLOT_DOWN:
+                found.append(e)
+        return found
+
     def os_pid(self, e):
         """The OS process that slot `e` belongs to; 0: none yet."""
         return ld32_acquire(self.slot_at(self._endpoint(e)) + IN_PID)
@@ -394,10 +424,14 @@ cdef class Segment:
     def set_starting(self, e):
         """Say that worker `e` isn't up yet: it counts as more loaded than any other, until it shows its load itself."""
         self.set_load(self._endpoint(e), 0xFFFFFFFF, 0)
+        self.set_busy(e, 0)
 
     cdef void set_progress(self, uint32_t e, uint64_t messages, uint64_t turns) noexcept nogil:
         st64_relaxed(self.slot_at(e) + IN_MESSAGES, messages)
         st64_relaxed(self.slot_at(e) + IN_TURNS, turns)
+
+    cdef void set_busy(self, uint32_t e, uint64_t ns) noexcept nogil:
+        st64_relaxed(self.slot_at(e) + IN_BUSY, ns)
 
     cdef void set_end_due(self, uint32_t e, bint due) noexcept nogil:
         if (ld32_relaxed(self.slot_at(e) + IN_END_DUE) != 0) != due:
@@ -425,6 +459,10 @@ cdef class Segment:
         """What `e` has done: (messages handled, turns). Turns that stand still are a worker that hangs."""
         cdef uint8_t* slot = self.slot_at(self._endpoint(e))
         return ld64_relaxed(slot + IN_MESSAGES), ld64_relaxed(slot + IN_TURNS)
+
+    def busy(self, e):
+        """Nanoseconds that worker `e`'s incarnation has been awake, as of its latest turn or tick. In a native call it stands still, as turns do."""
+        return ld64_relaxed(self.slot_at(self._endpoint(e)) + IN_BUSY)
 
     # --- wake-up ---
     #

@@ -277,7 +277,7 @@ def _options() -> Options:
 
 def _endpoints() -> int:
     options = _options()
-    return options.workers + 1 + options.guests
+    return options.worker_slots + 1 + options.guests
 
 
 def _amount(limit: int) -> str:

@@ -2,7 +2,8 @@
 
 One thread drives it: its scheduler's loop (the root is an endpoint like any other), which also waits for the workers'
 pidfds and for whatever `watch` adds. The flow of a worker's life: `_start_worker` -> ("ready") -> its pidfd ->
-`_worker_ended` -> names freed, slot counted up, death announced -> `_start_worker` again, unless the node stops.
+`_worker_ended` -> names freed, slot counted up, death announced -> `_start_worker` again, unless the node stops or the
+worker was told to leave (`_remove`): then its slot is free for the next one that is added (`_add`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import sys
 import time
 import types
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +27,9 @@ from multiprocess.context import ForkServerContext
 from parallel_actors.config import Options, cpu_quota
 from parallel_actors.root import forkserver
 from parallel_actors.root.console import Console
-from parallel_actors.workers import boot
+from parallel_actors.workers import api, boot
 from parallel_actors.workers.errors import SegmentFull
+from parallel_actors.workers.ident import Ref
 from parallel_actors.workers.limit import ReportLimit
 from parallel_actors.workers.names import NameTable
 from parallel_actors.workers.scheduler import CAUSE_LEFT, CAUSE_UNKNOWN, Scheduler, use_scheduler
@@ -36,6 +39,8 @@ __all__ = ["Root"]
 
 FREE, CLAIMED, LIVE, ENDED, DOWN = range(5)
 STARTING, RUNNING, STOPPING, STOPPED = range(4)
+# What STOP tells a worker: to end once it has no processes, to shut them down, to kill them. 3: the worker is killed.
+LEAVE, SHUT_DOWN, KILL, KILL_WORKER = range(4)
 
 # A slot's incarnation is part of every pid, in 16 bits: the last one is never passed.
 _LAST_INCARNATION = 65_534
@@ -45,11 +50,22 @@ _MAX_FAILED_STARTS = 5
 # core. One that is dead lets nobody wait.
 _STATUS_TIMEOUT = 2.0
 _TICK = 0.1
+# Looks at the workers' clocks that are kept, one a tick: a second of them.
+_LOOKS = 11
 # Seconds after which a worker that doesn't turn, while others wait for it, shows its stack.
 _STUCK = 2.0
 # Seconds that a worker looks at its rings before it sleeps. A message between two that are awake takes a third of a
 # microsecond, one that has to wake its receiver some fifteen.
 _SPIN = 20e-6
+
+
+@dataclass
+class Leaving:
+    """That a worker was told to leave."""
+
+    refs: list[Ref]  # who asked for it, and waits
+    phase: int  # what it was told last
+    deadline: float | None  # when it is told the next
 
 
 @dataclass
@@ -61,6 +77,7 @@ class Worker:
     process: Any
     pidfd: int
     ready: bool = False
+    leaving: Leaving | None = None
     turns: int = -1  # at the latest look,
     turned: float = 0.0  # the time at which they had changed,
     shown: bool = False  # and whether it was said that they don't any more
@@ -95,6 +112,9 @@ class Root:
         self.stop_phase = 0
         self.failure: str | None = None
         self._to_start: set[int] = set()
+        self._adding: dict[int, Ref] = {}  # workers that were added and aren't up yet: who waits for them
+        # At the latest ticks: when it was, and `_awake` then.
+        self._looks: deque[tuple[float, dict[int, tuple[int, int]]]] = deque(maxlen=_LOOKS)
         self._on_message = on_message
         self._failed_starts = 0
         self._ready_hook: Callable[[], None] | None = None
@@ -178,7 +198,8 @@ class Root:
             stop_timeout=self.options.stop_timeout,
             long_schedule=self.options.long_schedule,
             cpu=self._cpus[index % len(self._cpus)] if self.options.pin else None,
-            spin=_SPIN if self._spins else 0.0,
+            # Those that would take others' cores for it don't.
+            spin=_SPIN if self._spins and len(self.workers) < len(self._cpus) else 0.0,
             max_reports=self.options.max_reports,
             forward_logs=self._log_fd is not None,
         )
@@ -203,6 +224,9 @@ class Root:
                 process.join(_STATUS_TIMEOUT)
                 code = process.exitcode     # it may have been killed before it could be watched
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN if code is None else code, DOWN)
+            if index in self._adding:
+                self._give_up(index, str(error))
+                return
             self.console.note(f"worker {index} can't be started: {error}; trying again")
             self._failed(index, str(error))
             self._to_start.add(index)
@@ -210,6 +234,11 @@ class Root:
         worker = Worker(index, incarnation, process, pidfd)
         self.workers[index] = worker
         self.watch(worker.pidfd, lambda: self._worker_ended(worker))
+
+    def _give_up(self, index: int, why: str) -> None:
+        """An added worker could not be started: its place is free again. What its rings hold is for a dead one."""
+        self._endpoint_ended(index, self.segment.slot(index)[0], CAUSE_LEFT, FREE)
+        self._answer(self._adding.pop(index), False, ("actor", f"the new worker could not be started: {why}"))
 
     def _failed(self, index: int, why: str) -> None:
         """A start of a worker has failed; too often in a row and the node can't be helped."""
@@ -235,13 +264,24 @@ class Root:
         cause = CAUSE_UNKNOWN if code is None or (code == 255 and not forkserver.alive()) else code
         del self.workers[worker.index]
         os_pid = self.segment.os_pid(worker.index)
-        self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN)
+        leaving = worker.leaving
+        if leaving is not None and cause == 0:
+            # Its processes have told their links and monitors themselves; what was made since came to dead ones.
+            cause = CAUSE_LEFT
+        self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN if leaving is None else FREE)
         for guest in range(self.segment.root + 1, self.segment.endpoints):
             incarnation, state = self.segment.slot(guest)
             if state in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid:
                 self._endpoint_ended(guest, incarnation, cause, FREE)
         if self.stop_phase:
             self._continue_stop()
+            return
+        if leaving is not None:
+            for ref in leaving.refs:
+                self._answer(ref, True, None)
+            return
+        if not worker.ready and worker.index in self._adding:
+            self._give_up(worker.index, f"it {_describe(cause)} before it was up")
             return
         if not worker.ready:
             self._failed(worker.index, f"it {_describe(cause)} before it was up")
@@ -268,6 +308,7 @@ class Root:
             # Only now may another thread take the slot: its rings have been handed over or will be, by those who were
             # told. And a death of its former owner's OS process is none of the next one's.
             self.segment.set_os_pid(endpoint, 0)
+            self.segment.set_leaving(endpoint, False)
             self.segment.put_slot(endpoint, incarnation + 1, FREE)
 
     def _collect_guests(self) -> None:
@@ -289,6 +330,8 @@ class Root:
                 if worker is not None and worker.incarnation == incarnation:
                     worker.ready = True
                     self._failed_starts = 0
+                    if index in self._adding:
+                        self._answer(self._adding.pop(index), True, index)
                 if (
                     self._ready_hook is not None
                     and len(self.workers) == self.options.workers
@@ -298,6 +341,12 @@ class Root:
                     self._failed_hook = None
                     self.segment.phase = RUNNING
                     hook()
+            case ("add_worker", ref):
+                self._add(ref)
+            case ("remove_worker", ref, index, timeout):
+                self._remove(ref, index, timeout)
+            case ("worker_loads", ref):
+                self._answer(ref, True, self._loads())
             case ("bye", _, _):
                 pass  # its last lines came before this
             case ("tick",):
@@ -307,6 +356,97 @@ class Root:
 
     def _report(self, kind: str, facts: dict[str, Any]) -> None:
         self.console.note(f"{kind}: {facts}")
+
+    # --- more workers, and fewer ---
+
+    def _answer(self, ref: Ref, done: bool, value: object) -> None:
+        """Tell who asked: the value, or (kind, text) of an error (see `scaling.py`)."""
+        api.send(ref, (ref, done, value))
+
+    def _stops(self, ref: Ref) -> bool:
+        if self.stop_phase:
+            self._answer(ref, False, ("stops", "expected a running system, got one that stops"))
+        return self.stop_phase > 0
+
+    def _add(self, ref: Ref) -> None:
+        if self._stops(ref):
+            return
+        for index in range(self.segment.workers):
+            incarnation, state = self.segment.slot(index)
+            if state == FREE and incarnation <= _LAST_INCARNATION:
+                break
+        else:
+            text = f"expected at most {self.segment.workers} workers (max_workers), got one more: raise max_workers"
+            self._answer(ref, False, ("actor", text))
+            return
+        self._adding[index] = ref
+        self._start_worker(index)
+        if len(self.workers) == len(self._cpus) + 1:
+            self.console.note(f"{len(self.workers)} workers share {len(self._cpus)} cores")
+
+    def _remove(self, ref: Ref, index: int, timeout: float | None) -> None:
+        if self._stops(ref):
+            return
+        there = self.segment.worker_indices()
+        staying = [worker for worker in there if not self.segment.leaving(worker)]
+        if index not in there:
+            known = ", ".join(map(str, there))
+            text = f"expected the number of one of this system's workers ({known}), got {index}"
+            self._answer(ref, False, ("value", text))
+        elif index not in staying:
+            self._answer(ref, False, ("value", f"expected a worker that stays, got {index}, which is leaving already"))
+        elif len(staying) == 1:
+            text = f"expected a worker to be left, got the last one, {index}: stop the system instead"
+            self._answer(ref, False, ("actor", text))
+        elif index in self._adding:
+            self._answer(ref, False, ("actor", f"expected a worker that is up, got {index}, which is being added"))
+        else:
+            self.segment.set_leaving(index, True)
+            worker = self.workers.get(index)
+            if worker is None:
+                # It died, and could not be started again so far.
+                self._to_start.discard(index)
+                self._endpoint_ended(index, self.segment.slot(index)[0], CAUSE_LEFT, FREE)
+                self._answer(ref, True, None)
+                return
+            deadline = None if timeout is None else time.monotonic() + timeout
+            worker.leaving = Leaving([ref], LEAVE, deadline)
+            self.scheduler.order_stop(index, LEAVE)
+
+    def _hasten(self, worker: Worker, leaving: Leaving) -> None:
+        """A worker that was told to leave, and hasn't in time: the next phase."""
+        now = time.monotonic()
+        if leaving.deadline is None or now < leaving.deadline:
+            return
+        leaving.phase += 1
+        leaving.deadline = now + (self.options.stop_timeout if leaving.phase == SHUT_DOWN else 1.0)
+        if leaving.phase < KILL_WORKER:
+            self.scheduler.order_stop(worker.index, leaving.phase)
+        else:
+            leaving.deadline = None
+            self.console.note(f"worker {worker.index} was told to leave and doesn't end: it is killed")
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+
+    def _awake(self) -> dict[int, tuple[int, int]]:
+        """How long each worker that is up has been awake: {worker: (incarnation, ns)}."""
+        up = (worker for worker in self.workers.values() if worker.ready)
+        return {worker.index: (worker.incarnation, self.segment.busy(worker.index)) for worker in up}
+
+    def _loads(self) -> list[tuple[int, int, int, float]]:
+        """(number, processes, those that are runnable, busy part of the last second) of each worker that is up."""
+        found: list[tuple[int, int, int, float]] = []
+        now = time.monotonic()
+        for index, (incarnation, awake) in sorted(self._awake().items()):
+            busy = 0.0
+            for then, earlier in self._looks:
+                since = earlier.get(index)
+                if since is not None and since[0] == incarnation and then < now:
+                    # A call of native code that has just ended may be longer than the time looked at.
+                    busy = min(1.0, (awake - since[1]) / 1e9 / (now - then))
+                    break
+            found.append((index, *self.segment.load(index), busy))
+        return found
 
     # --- stop ---
 
@@ -338,6 +478,9 @@ class Root:
                 self._start_worker(index)
         for worker in self.workers.values():
             self._watch_turns(worker)
+            if worker.leaving is not None and not self.stop_phase:
+                self._hasten(worker, worker.leaving)
+        self._looks.append((time.monotonic(), self._awake()))
         if self._deadline is not None and self.stop_phase < 3 and time.monotonic() >= self._deadline:
             self.stop(self.stop_phase + 1)
 
