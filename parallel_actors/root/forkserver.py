@@ -113,7 +113,7 @@ def ensure_running() -> None:
 
 
 def _hide(path: str) -> str:
-    """Remove the name of a listening socket, and its folder. Returns an address for it that this OS process alone has."""
+    """Remove the name of a listening socket, and its folder. Returns an address that this OS process alone has."""
     global _reach
     _unreach()
     _reach = os.open(path, os.O_PATH | os.O_CLOEXEC)
