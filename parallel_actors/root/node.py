@@ -180,6 +180,7 @@ class Root:
             cpu=self._cpus[index % len(self._cpus)] if self.options.pin else None,
             spin=_SPIN if self._spins else 0.0,
             max_reports=self.options.max_reports,
+            mailbox_limits=self.options.mailbox_limits(),
             forward_logs=self._log_fd is not None,
         )
         process: Any = self._context.Process(
