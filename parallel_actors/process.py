@@ -107,12 +107,18 @@ def _check_choices(name: object, worker: object) -> None:
 
 def _limits(choices: Choices) -> tuple[int, int, int] | None:
     """The limits of a mailbox (0: none) and the number of its policy; None: the system's."""
-    limits = []
-    for what in ("max_mailbox", "max_mailbox_bytes"):
-        value = choices.get(what)
-        if value is not None and not (is_whole(value, 1) and value < 2**62):
+    limits: list[int] = []
+    given: tuple[tuple[str, object], ...] = (
+        ("max_mailbox", choices.get("max_mailbox")),
+        ("max_mailbox_bytes", choices.get("max_mailbox_bytes")),
+    )
+    for what, value in given:
+        if value is None:
+            limits.append(0)
+        elif isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**62:
+            limits.append(value)
+        else:
             raise ValueError(f"expected {what} to be a whole number, 1 or more, or None (no limit), got {value!r}")
-        limits.append(value or 0)
     policy = choices.get("mailbox_policy", "suspend")
     if policy not in POLICIES:
         raise ValueError(f"expected mailbox_policy to be one of {', '.join(POLICIES)}, got {policy!r}")

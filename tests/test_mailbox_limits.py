@@ -14,7 +14,7 @@ from contract import contract
 from leaks import eventually
 from parallel_actors.process import MailboxPolicy
 from parallel_actors.workers.scheduler import current_scheduler
-from puppets import GUEST, WAIT, Puppet, get, mail, place, puppet
+from puppets import GUEST, WAIT, mail, place, puppet
 
 # More than is ever under way between two workers before the sender knows that the receiver is full: a ring, and the
 # overflow at which it is suspended for that.
@@ -40,6 +40,9 @@ class Keeper:
         pa.send(self.alias, ("all", 0))
         return list(pa.receive(("taken", self.pid, pa.ANY), timeout=WAIT)[2])
 
+    def until_empty(self) -> None:
+        eventually(lambda: self.all() == [] and self.info("count") == 0, "nothing is left, nor under way")
+
     def info(self, item: str) -> Any:
         return pa.process_info(self.pid, "mailbox")[item]
 
@@ -52,6 +55,10 @@ def is_order(message: object) -> bool:
     return type(message) is tuple and message[0] in ("take", "all")
 
 
+def is_mail(message: object) -> bool:
+    return not is_order(message)
+
+
 def keep(starter: pa.Pid) -> None:
     pa.trap_exit(True)
     pa.send(starter, ("keeper", pa.self_(), pa.alias()))
@@ -59,11 +66,10 @@ def keep(starter: pa.Pid) -> None:
         what, count = pa.receive(is_order)
         taken: list[Any] = []
         if what == "all":
-            while (message := pa.receive(lambda m: not is_order(m), timeout=0, default=None)) is not None:
+            while (message := pa.receive(is_mail, timeout=0, default=None)) is not None:
                 taken.append(message)
         else:
-            for _ in range(count):
-                taken.append(pa.receive(lambda m: not is_order(m), timeout=WAIT, default="nothing"))
+            taken += [pa.receive(is_mail, timeout=WAIT, default="nothing") for _ in range(count)]
         pa.send(starter, ("taken", pa.self_(), taken))
 
 
@@ -75,16 +81,13 @@ def numbers(to: pa.Pid, count: int, starter: pa.Pid, begin: int = 0) -> None:
 
 
 def is_held(pid: pa.Pid) -> bool:
-    return pa.process_info(pid, "status") == "waiting"
+    return bool(pa.process_info(pid, "status") == "waiting")
 
 
 def send_until_full(to: pa.Pid) -> int:
     """Send numbers until one is refused: how many were taken."""
     for number in range(PLENTY):
-        try:
-            pa.send(to, number)
-        except pa.MailboxFull as error:
-            assert error.target == to
+        if outcome(pa.send, to, number) is pa.MailboxFull:
             return number
     raise AssertionError("it is never full")
 
@@ -259,8 +262,12 @@ def test_a_send_of_the_same_worker_fails_at_the_limit(node: pa.ActorSystem) -> N
     keeper = Keeper(0, max_mailbox=3, mailbox_policy="fail")
     sender = puppet(0)
     assert 3 == sender.do(send_until_full, keeper.pid)
-    assert pa.MailboxFull is sender.do(outcome, pa.cast, keeper.pid, "x")
-    assert pa.MailboxFull is sender.do(outcome, pa.call, keeper.pid, "x")
+    with pytest.raises(pa.MailboxFull, match=r"expected room in the mailbox of .*, and it is full") as caught:
+        sender.do(pa.cast, keeper.pid, "x")
+    assert keeper.pid == caught.value.target
+    with pytest.raises(pa.MailboxFull, match=r"(?s)its mailbox is full.*request: 'x'") as caught:
+        sender.do(pa.call, keeper.pid, "x")
+    assert keeper.pid == caught.value.target
     assert pa.MailboxFull is sender.do(outcome, pa.send_request, keeper.pid, "x")
     assert (0, 4, 0) == keeper.counters()
     assert [] == sender.do(mail)
@@ -543,21 +550,26 @@ def test_every_kind_of_start_takes_limits(worker: int, node: pa.ActorSystem) -> 
     assert limits_of(puppet(worker).pid) is None
 
 
+def life_of(supervisor: pa.Pid, number: int) -> object:
+    return next(info.pid for info in pa.Supervisor.which_children(supervisor) if info.id == number)
+
+
 @contract("S9.8", "S8.1", partly=True)
 def test_children_take_limits(node: pa.ActorSystem) -> None:
     children = [pa.child(Echo, id=number, worker=number, **LIMITS) for number in range(2)]
     supervisor = pa.Supervisor.start_link([*children, pa.child(Echo, id="free")])
     found = {info.id: limits_of(info.pid) for info in pa.Supervisor.which_children(supervisor)}
     assert {0: LIMITS, 1: LIMITS, "free": None} == found
-    pa.exit(pa.Supervisor.which_children(supervisor)[0].pid, "kill")
-    eventually(
-        lambda: (
-            {LIMITS["max_mailbox"]}
-            == {(limits_of(i.pid) or LIMITS)["max_mailbox"] for i in pa.Supervisor.which_children(supervisor) if i.pid}
-        ),
-        "the next life has them, too",
-    )
+    (first,) = [info.pid for info in pa.Supervisor.which_children(supervisor) if info.id == 0]
+    assert isinstance(first, pa.Pid)
+    pa.exit(first, "kill")
+    eventually(lambda: life_of(supervisor, 0) not in (None, first), "it is started again")
+    assert LIMITS == limits_of(life_of(supervisor, 0))
     pa.stop(supervisor, timeout=WAIT)
+
+
+def spawn_at(worker: int) -> pa.Pid:
+    return pa.options(worker=worker).spawn(pa.receive)
 
 
 @contract("S9.8", partly=True)
@@ -566,7 +578,7 @@ def test_a_limit_for_all() -> None:
         expected = {"max_mailbox": 5, "max_mailbox_bytes": None, "mailbox_policy": "drop_newest"}
         for worker in (0, 1):
             assert limits_of(puppet(worker).pid) == expected
-            assert limits_of(puppet(0).do(pa.options(worker=worker).spawn, pa.receive)) == expected
+            assert limits_of(puppet(0).do(spawn_at, worker)) == expected
             assert limits_of(pa.options(worker=worker, **LIMITS).spawn(pa.receive)) == LIMITS
             assert limits_of(pa.options(worker=worker, max_mailbox=None).spawn(pa.receive)) is None
         assert pa.process_info(pa.self_(), "mailbox") is None  # a thread of the program
@@ -621,7 +633,7 @@ def test_the_books_are_right(node: pa.ActorSystem) -> None:
         for worker, keeper in enumerate(keepers):
             puppet(worker).do(check_invariants)
             keeper.all()
-            eventually(lambda keeper=keeper: keeper.all() == [] and keeper.info("count") == 0, "nothing is left")
+            keeper.until_empty()
             assert 0 == keeper.info("bytes")
             puppet(worker).do(check_invariants)
 
