@@ -42,7 +42,7 @@ cdef enum Flag:
     LONG_MAIL = 1024    # its long mailbox has been reported
     TERMINATES = 4096   # its parent's orders to end come to it as messages: it has cleaning up to do
     LATE = 2048         # held the worker too long, and was reported for it
-    LIMITED = 65536     # its mailbox has a limit: `extra.limit`
+    LIMITED = 65536     # its mailbox has a limit: `Scheduler.limits`
 
 cdef enum Priority:
     NORMAL_PRIORITY = 0
@@ -53,7 +53,7 @@ cdef enum Trait:        # of a new process; they travel in the aux of its SPAWN
     WILL_SPREAD = 1
     WILL_STAY = 2       # is never cut
     TRAIT_PRIORITY = 2  # its priority (2 bits), shifted by this
-    WILL_LIMIT = 16     # the limits of its mailbox stand behind its name
+    WILL_LIMIT = 4096   # the limits of its mailbox stand behind its name
 
 cdef enum Signal:
     LOST = 1            # a large body that there was no memory for
@@ -148,7 +148,6 @@ cdef class Extra:
     cdef dict dictionary        # the process dictionary
     cdef str name
     cdef object label
-    cdef MailboxLimit limit
 
 
 cdef class Process:
@@ -233,6 +232,7 @@ cdef class Scheduler:
     cdef list ties                  # per endpoint: set of Processes with links or monitors there
     cdef list outboxes, inboxes     # per endpoint, made on first use
     cdef list flow_waiting          # Processes suspended by a full overflow
+    cdef dict limits                # lo -> MailboxLimit of the processes whose mailboxes have one. Invariant: those with LIMITED
     cdef dict full                  # Pid -> FullMailbox, of other endpoints
     cdef tuple mailbox_default      # (messages, bytes, Policy) of processes that are spawned here without limits of their own; or None
     cdef uint32_t *believed         # incarnation per endpoint
@@ -313,6 +313,7 @@ cdef class Scheduler:
     # signals
     cdef int deliver(self, Process p, object body) except -1
     cdef int report_long_mailbox(self, Process p) except -1
+    cdef MailboxLimit limit_of(self, Process p)
     cdef int limit_mailbox(self, Process p, object limits) except -1
     cdef int take_in(self, Process p, object body, Py_ssize_t size) except -1
     cdef int admit(self, Process p, object body, bint waits) except -1

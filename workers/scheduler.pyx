@@ -435,8 +435,8 @@ cdef class Process:
             e = e.next
         assert n == self.mail, (n, self.mail)
         assert tail is self.last
-        assert bool(self.flags & LIMITED) == (self.extra is not None and self.extra.limit is not None)
-        assert counted == (self.extra.limit.count if self.flags & LIMITED else 0)
+        assert bool(self.flags & LIMITED) == (self.pid.lo in self.scheduler.limits)
+        assert counted == (self.scheduler.limit_of(self).count if self.flags & LIMITED else 0)
 
 
 cdef void _discard_mail(Process p):
@@ -531,6 +531,7 @@ cdef class Scheduler:
         self.inboxes = [None] * n
         self.flow_waiting = []
         self.full = {}
+        self.limits = {}
         self.owing = []
         self.pool = []
         self.abandoned = []
@@ -881,9 +882,13 @@ cdef class Scheduler:
         if limits[0] or limits[1]:
             limit = MailboxLimit()
             limit.most, limit.most_bytes, limit.policy = limits
-            p.more().limit = limit
+            self.limits[p.pid.lo] = limit
             p.flags |= LIMITED
         return 0
+
+    cdef MailboxLimit limit_of(self, Process p):
+        """Of a process that is LIMITED."""
+        return <MailboxLimit>self.limits[p.pid.lo]
 
     cdef object decoded(self, Encoded message):
         cdef bytes data = message.data
@@ -1011,12 +1016,13 @@ cdef class Scheduler:
         cdef uint64_t lo = to.lo
         if to.hi == self.hi:
             p = self.find(lo)
-            if p is not None and p.flags & LIMITED:
-                body = self.codec.isolate(message)
-                if not p.flags & EXITING:       # isolating runs user code
-                    self.deliver(p, body)
+            if p is None:
+                if self.is_unborn(lo):
+                    data = self.codec.encode(message)
+                    self.unborn.setdefault(lo, []).append((MSG, IS_ORDER, 0, (<char *>&lo)[:8] + data))
                 return 0
-            return self.send_pid(to, message)
+            body = self.codec.isolate(message)
+            return 0 if p.flags & EXITING else self.deliver(p, body)        # isolating runs user code
         data = self.codec.encode(message)
         if hi_nonce(to.hi) != self.segment.nonce:
             return 0
@@ -1063,7 +1069,7 @@ cdef class Scheduler:
     cdef int take_in(self, Process p, object body, Py_ssize_t size) except -1:
         """`deliver`, for a message that counts."""
         cdef Counted envelope = Counted.__new__(Counted)
-        cdef MailboxLimit limit = p.extra.limit
+        cdef MailboxLimit limit = self.limit_of(p)
         envelope.body = body
         envelope.size = size
         limit.count += 1
@@ -1080,7 +1086,7 @@ cdef class Scheduler:
 
         What the runtime sends is always taken, and what a process sends to itself: nobody else could make room for it.
         """
-        cdef MailboxLimit limit = p.extra.limit
+        cdef MailboxLimit limit = self.limit_of(p)
         cdef Process sender = self.current
         cdef Py_ssize_t size = weight_of(body) if limit.most_bytes else 0
         if limit.has_room(size) or sender is None or sender is p or sender.flags & SYSTEM:
@@ -1105,7 +1111,7 @@ cdef class Scheduler:
 
     cdef int admit_from(self, uint32_t e, Process p, object body, Py_ssize_t size) except -1:
         """A message from endpoint `e` to `p`, whose mailbox is limited. What was sent before `e` knew that it is full is taken in."""
-        cdef MailboxLimit limit = p.extra.limit
+        cdef MailboxLimit limit = self.limit_of(p)
         cdef pa_head head
         cdef uint32_t inc
         if not limit.most_bytes:
@@ -1161,11 +1167,11 @@ cdef class Scheduler:
         return 0
 
     cdef int taken_out(self, Process p, Envelope envelope) except -1:
-        """`envelope` has left the mailbox of `p`, which is limited, or was."""
+        """`envelope` has left the mailbox of `p`, which is limited."""
         cdef MailboxLimit limit
-        if type(envelope) is not Counted or p.extra is None:
+        if type(envelope) is not Counted:
             return 0
-        limit = p.extra.limit
+        limit = self.limit_of(p)
         limit.count -= 1
         limit.bytes -= (<Counted>envelope).size
         if (limit.held is not None or limit.told is not None) and limit.is_low():
@@ -1221,6 +1227,7 @@ cdef class Scheduler:
         return 0
 
     cdef int mailbox_news(self, Record *r) except -1:
+        cdef MailboxLimit limit
         cdef pa_head head
         cdef Process p
         cdef Pid pid
@@ -1229,8 +1236,9 @@ cdef class Scheduler:
         if r.flags == COUNTS:
             p = self.find(head.a)
             if p is not None and p.flags & LIMITED:
-                p.extra.limit.suspended += head.b
-                p.extra.limit.refused += head.c
+                limit = self.limit_of(p)
+                limit.suspended += head.b
+                limit.refused += head.c
             return 0
         pid = new_pid(head.a, head.b)
         if r.flags == ROOM:
@@ -1516,13 +1524,14 @@ cdef class Scheduler:
         p.flags |= EXITING
         self.disarm(p)
         self.leave(p)
+        if p.flags & LIMITED:
+            p.flags &= ~LIMITED
+            self.let_in(p, <MailboxLimit>self.limits.pop(p.pid.lo))
         if extra is not None:
             reason = self.clean_reason(reason)
             p.extra = None
             if extra.name is not None:
                 self.names.free(extra.name, p.pid.hi, p.pid.lo)
-            if extra.limit is not None:
-                self.let_in(p, extra.limit)
             if extra.aliases is not None:
                 for ref in list(extra.aliases):
                     self.aliases.pop(ref.lo, None)
@@ -2156,7 +2165,7 @@ cdef class Scheduler:
             "status": status,
             "worker": self.endpoint,
             "message_queue_len": p.mail,
-            "mailbox": None if extra is None or extra.limit is None else facts_of(extra.limit),
+            "mailbox": facts_of(self.limit_of(p)) if p.flags & LIMITED else None,
             "links": [] if extra is None else list(extra.links),
             "monitors": [] if extra is None else list(extra.monitors.values()),
             "monitored_by": [] if extra is None else list(extra.watchers.values()),
@@ -3547,7 +3556,10 @@ cdef inline bint is_closed(object body):
 
 cdef bint is_request(object body):
     """Whether a message in a mailbox asks for an answer: what `call` and `send_request` have made."""
-    return type(body) is tuple and len(<tuple>body) == 3 and (<tuple>body)[0] is CALL
+    if type(body) is not tuple or len(<tuple>body) != 3 or (<tuple>body)[0] is not CALL:
+        return False
+    from_ = (<tuple>body)[1]        # of what a user has made up, anything
+    return type(from_) is tuple and len(<tuple>from_) >= 2 and type((<tuple>from_)[0]) is Pid and type((<tuple>from_)[1]) is Ref
 
 
 cdef object mailbox_full(Pid to):
