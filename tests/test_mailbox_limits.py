@@ -118,7 +118,8 @@ def test_a_sender_of_the_same_worker_waits_until_half_is_free(node: pa.ActorSyst
     assert keeper.take(3) == [3, 4, 5]
 
 
-@contract("S9.8", "S2.1", "S2.4", partly=True)
+@contract("S9.8")
+@contract("S2.1", "S2.4", partly=True)
 @pytest.mark.parametrize(("at", "to"), PLACES)
 def test_suspended_senders_lose_nothing_and_order_holds(at: int, to: int, node: pa.ActorSystem) -> None:
     keeper = Keeper(to, max_mailbox=10)
@@ -316,7 +317,7 @@ def wait_for_request(server: pa.Pid) -> Any:
 # --- drop -------------------------------------------------------------------------------------------------------------
 
 
-@contract("S9.8", partly=True)
+@contract("S9.8")
 @pytest.mark.parametrize(("at", "to"), PLACES)
 @pytest.mark.parametrize(("policy", "kept"), [("drop_newest", [0, 1, 2]), ("drop_oldest", [7, 8, 9])])
 def test_messages_are_dropped(at: int, to: int, policy: MailboxPolicy, kept: list[int], node: pa.ActorSystem) -> None:
