@@ -300,18 +300,18 @@ def test_a_call_that_meets_a_full_mailbox_fails_at_once_also_across(node: pa.Act
     assert 3 == puppet(1).do(send_until_full, keeper.pid)
     # Nobody on worker 0 has sent to it yet, so nothing is known there.
     caller = puppet(0)
-    assert pa.MailboxFull is caller.do(outcome, pa.call, keeper.pid, "x", timeout=None)
+    assert pa.MailboxFull is caller.do(outcome, wait_for_call, keeper.pid)
     assert pa.MailboxFull is caller.do(outcome, wait_for_request, keeper.pid)
     assert (0, 3, 0) == keeper.counters()
     assert [] == caller.do(mail)
 
 
 def wait_for_call(server: pa.Pid) -> Any:
-    return pa.call(server, "request", timeout=None)
+    return pa.call(server, "request", timeout=WAIT)  # not for ever: it would hang, and not fail
 
 
 def wait_for_request(server: pa.Pid) -> Any:
-    return pa.send_request(server, "request").wait(None)
+    return pa.send_request(server, "request").wait(WAIT)
 
 
 # --- drop -------------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def unreadable() -> None:
 @everywhere
 def test_a_request_that_cannot_be_unpickled_has_no_answer(node: pa.ActorSystem, here: int, there: int) -> None:
     def ask(what: Any) -> Any:
-        return pa.send_request(server, what).wait(None)
+        return pa.send_request(server, what).wait(WAIT)
 
     one = place(here)
     server = desk(there)
