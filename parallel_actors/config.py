@@ -28,6 +28,7 @@ __all__ = ["Options", "Settings", "cpu_quota", "resolve", "unknown_variables", "
 
 PREFIX = "PARALLEL_ACTORS_"
 TABLE = "parallel_actors"
+MAILBOX_POLICIES = ("suspend", "fail", "drop_newest", "drop_oldest")  # as in the scheduler, which isn't imported here
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # The dirty map of a slot has a bit per endpoint: the workers, the root and the guests.
 MAX_ENDPOINTS = 1024
@@ -192,6 +193,12 @@ def _level(value: object) -> str:
     raise _Unfit(f"expected one of {', '.join(LEVELS)}")
 
 
+def _policy(value: object) -> str:
+    if isinstance(value, str) and value.strip().lower() in MAILBOX_POLICIES:
+        return value.strip().lower()
+    raise _Unfit(f"expected one of {', '.join(MAILBOX_POLICIES)}")
+
+
 def _label(value: object) -> str:
     if isinstance(value, str) and value.isprintable() and 1 <= len(value.strip()) <= 64:
         return value.strip()
@@ -238,6 +245,16 @@ class Options:
     """Hand log records of the workers to `logging` in the program that started the system, fields included, instead of
     writing them to its stderr. Only for `ActorSystem`: what `parallel-actors run` runs lives on the workers itself."""
 
+    max_mailbox: int | None = None
+    """How many messages may wait in the mailbox of a process. None: any number. For processes that were spawned without
+    limits of their own; see `options`."""
+
+    max_mailbox_bytes: int | None = None
+    """How many bytes the messages in a mailbox may have together, about. None: any number."""
+
+    mailbox_policy: str = "suspend"
+    """What becomes of a message that such a limit has no room for: suspend, fail, drop_newest or drop_oldest."""
+
     pin: bool | None = None
     """Bind each worker to a core of its own. None: no."""
 
@@ -257,6 +274,12 @@ class Options:
         wanted = max(2 * self.workers, usable_cores(), 8)
         return max(self.workers, min(wanted, _SENDABLE - 1 - self.guests))
 
+    def mailbox_limits(self) -> tuple[int, int, int] | None:
+        """As a worker's scheduler takes them: 0 is no limit, and a policy is a number."""
+        if self.max_mailbox is None and self.max_mailbox_bytes is None:
+            return None
+        return self.max_mailbox or 0, self.max_mailbox_bytes or 0, MAILBOX_POLICIES.index(self.mailbox_policy)
+
 
 class Settings(TypedDict, total=False):
     """The keywords of `resolve` and `ActorSystem`. None means "not given"."""
@@ -270,6 +293,9 @@ class Settings(TypedDict, total=False):
     log_level: str | None
     prefix_output: bool | None
     max_reports: int | None
+    max_mailbox: int | None
+    max_mailbox_bytes: int | None
+    mailbox_policy: str | None
     forward_logs: bool | None
     pin: bool | None
     spin: bool | None
@@ -286,6 +312,9 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "log_level": _level,
     "prefix_output": _flag,
     "max_reports": _whole_number(0, 1_000_000),
+    "max_mailbox": _whole_number(1, 2**62 - 1),
+    "max_mailbox_bytes": _whole_number(1, 2**62 - 1),
+    "mailbox_policy": _policy,
     "forward_logs": _flag,
     "pin": _flag_or_auto,
     "spin": _flag_or_auto,

@@ -85,7 +85,7 @@ def start_monitor(target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) 
 @overload
 def start_monitor(target: Callbacks, /, *args: Any, **kwargs: Any) -> tuple[Pid, Ref] | _MaybeNone: ...
 def start_with(
-    options: tuple[int, str | None, object, int],
+    options: tuple[int, str | None, object, int, tuple[int, int, int] | None],
     how: Literal[0, 1, 2],
     target: Any,
     args: tuple[Any, ...],

@@ -25,7 +25,9 @@ import types
 from greenlet import GreenletExit
 
 from parallel_actors.workers import api
-from parallel_actors.workers.errors import ActorError, CallingSelf, CallTimeout, NodeDown, NoProc, ProcessExit, RemoteError, StartError
+from parallel_actors.workers.errors import (
+    ActorError, CallingSelf, CallTimeout, MailboxFull, NodeDown, NoProc, ProcessExit, RemoteError, StartError,
+)
 from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown, is_orderly
 from parallel_actors.workers.scheduler import Loop
@@ -774,7 +776,8 @@ def tagged_call(server, request):
         s.check(p)
     ref = api.monitor(to, alias=True)
     try:
-        api.send(to, (CALL, (p.pid, ref, True), request))
+        s.spend(p)
+        s.send_request(p, to, ref, request, type(request) is System)
     except BaseException:
         api.demonitor(ref, flush=True)
         raise
@@ -1002,6 +1005,7 @@ def call(server, request=NOTHING, timeout=5.0):
         CallTimeout: no answer in time; the server may be at it still.
         NoProc: the server is dead, or nobody has the name.
         NodeDown: its worker died.
+        MailboxFull: its mailbox has a limit (`max_mailbox`) and is full, and its policy isn't to suspend who sends to it.
         RemoteError: the server ended during the call, or request or answer couldn't be unpickled: `reason`, `remote_traceback`, and the
             exception itself as the `__cause__` where it could be pickled.
         CallingSelf: the caller would wait for itself.
@@ -1019,7 +1023,7 @@ def call(server, request=NOTHING, timeout=5.0):
     if to == p.pid:
         raise CallingSelf(f"expected a call to another process, got one to the caller itself ({to}): it would wait for itself", target=server, request=request)
     s.spend(p)
-    cdef int answered = s.call(p, to, request, limit)
+    cdef int answered = s.call(p, to, request, limit, type(request) is System)
     value = p.reply
     p.reply = None
     if answered == GIVEN:
@@ -1046,11 +1050,17 @@ cdef object failure(Scheduler s, object server, Pid to, object request, object t
     reason = s.reason_value(reason)
     if isinstance(reason, str) and reason == "noproc":
         return NoProc(f"call to {name}: there is no such process (any more)\n  request: {asked}", reason=reason, target=server, request=request)
+    if isinstance(reason, str) and reason == "mailbox_full":
+        return MailboxFull(
+            f"call to {name}: its mailbox is full, and the request was not taken in\n  request: {asked}\n  call again later, or less often",
+            reason=reason, target=server, request=request)
     return ended(f"{name.replace('%', '%%')} %s while a call waited for it", f"\n  request: {asked}", reason, server, request)
 
 
 cdef object ended(str what, str asked, object reason, object server, object request):
     """The error of one who waited for a server that has ended."""
+    if isinstance(reason, str) and reason == "mailbox_full":
+        return MailboxFull(f"{what % 'has a full mailbox'}{asked}", reason=reason, target=server, request=request)
     if isinstance(reason, WorkerDown):
         return NodeDown(f"{what % 'ended'}: {reason}{asked}", reason=reason, target=server, request=request)
     if isinstance(reason, Crash):
@@ -1085,6 +1095,7 @@ def cast(server, request=NOTHING, /):
 
     Raises:
         NotPicklable: for a request that can't leave its process.
+        MailboxFull: the server's mailbox has a limit and the policy "fail", and is full.
         TypeError: for a `server` that is neither.
     """
     if request is NOTHING:
@@ -1164,7 +1175,8 @@ def stop(server, reason="normal", timeout=None):
         timeout = None
     ref = api.monitor(to)
     try:
-        api.send(to, (STOP, None, reason))
+        s.may_act()
+        s.send_order(to, (STOP, None, reason))
         down = api.receive(Down(ref, ANY, ANY), timeout=timeout, default=None)
     except BaseException:
         if not p.flags & EXITING:

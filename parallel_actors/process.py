@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, U
 from parallel_actors import gen_server
 from parallel_actors.workers import api
 from parallel_actors.workers.ident import Pid, Ref
+from parallel_actors.workers.scheduler import POLICIES
 
 if TYPE_CHECKING:
     from parallel_actors.actor import Actor
     from parallel_actors.gen_server import Callbacks
 
-__all__ = ["Choices", "SpawnOptions", "is_whole", "options"]
+__all__ = ["Choices", "MailboxPolicy", "SpawnOptions", "is_whole", "options"]
 
 A = TypeVar("A", bound="Actor")
 P = ParamSpec("P")
+
+MailboxPolicy = Literal["suspend", "fail", "drop_newest", "drop_oldest"]
 
 
 class Choices(TypedDict, total=False):
@@ -29,6 +32,9 @@ class Choices(TypedDict, total=False):
     preempt: bool
     priority: Literal["low", "normal", "high"]
     stealable: bool
+    max_mailbox: int | None
+    max_mailbox_bytes: int | None
+    mailbox_policy: MailboxPolicy
 
 
 class SpawnOptions:
@@ -51,7 +57,7 @@ class SpawnOptions:
             choices.get("priority", "normal"),
             stealable,
         )
-        self._options = (-1 if worker is None else worker, name, label, traits)
+        self._options = (-1 if worker is None else worker, name, label, traits, _limits(choices))
 
     def spawn(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
         """`spawn` with these options."""
@@ -106,6 +112,30 @@ def _check_choices(name: object, worker: object) -> None:
         raise ValueError(f"expected worker to be the number of a worker (0, 1, ...), got {worker!r}")
 
 
+def _limits(choices: Choices) -> tuple[int, int, int] | None:
+    """The limits of a mailbox (0: none) and the number of its policy; None: the system's."""
+    limits: list[int] = []
+    given: tuple[tuple[str, object], ...] = (
+        ("max_mailbox", choices.get("max_mailbox")),
+        ("max_mailbox_bytes", choices.get("max_mailbox_bytes")),
+    )
+    for what, value in given:
+        if value is None:
+            limits.append(0)
+        elif isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**62:
+            limits.append(value)
+        else:
+            raise ValueError(f"expected {what} to be a whole number, 1 or more, or None (no limit), got {value!r}")
+    policy = choices.get("mailbox_policy", "suspend")
+    if policy not in POLICIES:
+        raise ValueError(f"expected mailbox_policy to be one of {', '.join(POLICIES)}, got {policy!r}")
+    if "max_mailbox" in choices or "max_mailbox_bytes" in choices:
+        return limits[0], limits[1], POLICIES.index(policy)
+    if "mailbox_policy" in choices:
+        raise ValueError("expected mailbox_policy together with max_mailbox or max_mailbox_bytes, got it alone")
+    return None
+
+
 def options(**choices: Unpack[Choices]) -> SpawnOptions:
     """Choose how to spawn: `options(name="db", worker=1).spawn(serve)`.
 
@@ -120,5 +150,12 @@ def options(**choices: Unpack[Choices]) -> SpawnOptions:
         priority: "high" runs before all others of its worker, "low" once for eight of "normal" (OTP:
             `process_flag(priority, ...)`). Who computes without a pause gets the same share whatever its priority.
         stealable: False for a process that has to run on the worker that it is spawned on.
+        max_mailbox: how many messages may wait in its mailbox; None: any number. What isn't said here, for none of both
+            limits, is the system's setting (none, by default).
+        max_mailbox_bytes: how many bytes they may have together, about.
+        mailbox_policy: what becomes of a message that there is no room for: "suspend" (the default) suspends its sender
+            until half of the mailbox is free, "fail" raises `MailboxFull` in its sender, "drop_newest" drops it,
+            "drop_oldest" drops what has waited longest. Signals, answers and timers aren't limited: see
+            docs/processes.md, "Limits".
     """
     return SpawnOptions(**choices)

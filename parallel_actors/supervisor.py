@@ -21,7 +21,7 @@ from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from parallel_actors.gen_server import IGNORE, GenServer, NoReply, Ok, Reply, Stop, call
-from parallel_actors.process import is_whole, options
+from parallel_actors.process import Choices, MailboxPolicy, SpawnOptions, is_whole, options
 from parallel_actors.workers import api
 from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, StartError
 from parallel_actors.workers.ident import Pid
@@ -60,6 +60,9 @@ class ChildSpec:
     shutdown: float | Literal["brutal_kill", "infinity"] = 5.0
     type: Literal["worker", "supervisor"] = "worker"
     significant: bool = False
+    max_mailbox: int | None = None
+    max_mailbox_bytes: int | None = None
+    mailbox_policy: MailboxPolicy | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.target) and not isinstance(self.target, ModuleType):
@@ -72,7 +75,18 @@ class ChildSpec:
             )
         if self.significant and self.restart == "permanent":
             raise ValueError("expected a significant child to be transient or temporary, got a permanent one")
-        options(name=self.name, worker=self.worker)  # refuses what they can't be
+        self.chosen()  # refuses what they can't be
+
+    def chosen(self) -> SpawnOptions:
+        """How it is spawned."""
+        given: Choices = {"name": self.name, "worker": self.worker}
+        if self.max_mailbox is not None:
+            given["max_mailbox"] = self.max_mailbox
+        if self.max_mailbox_bytes is not None:
+            given["max_mailbox_bytes"] = self.max_mailbox_bytes
+        if self.mailbox_policy is not None:
+            given["mailbox_policy"] = self.mailbox_policy
+        return options(**given)
 
 
 def child(
@@ -86,6 +100,9 @@ def child(
     shutdown: float | Literal["brutal_kill", "infinity"] | None = None,
     type: Literal["worker", "supervisor"] | None = None,
     significant: bool = False,
+    max_mailbox: int | None = None,
+    max_mailbox_bytes: int | None = None,
+    mailbox_policy: MailboxPolicy | None = None,
     **kwargs: Any,
 ) -> ChildSpec:
     """Describe a child of a supervisor (OTP: `supervisor:child_spec()`; Elixir: `Supervisor.child_spec/2`).
@@ -107,6 +124,7 @@ def child(
             By default 5.0, and "infinity" for supervisors.
         type: "worker" or "supervisor"; by default what it is.
         significant: whether its end by itself may end the supervisor: see `auto_shutdown`.
+        max_mailbox, max_mailbox_bytes, mailbox_policy: as for `options`; by default the system's settings.
 
     Raises:
         ValueError, TypeError: for what doesn't fit; the text says what was expected.
@@ -117,7 +135,21 @@ def child(
         shutdown = "infinity" if type == "supervisor" else 5.0
     if id is None:
         id = name or getattr(target, "__qualname__", None) or getattr(target, "__name__", None) or repr(target)
-    return ChildSpec(id, target, args, kwargs, name, worker, restart, shutdown, type, significant)
+    return ChildSpec(
+        id,
+        target,
+        args,
+        kwargs,
+        name,
+        worker,
+        restart,
+        shutdown,
+        type,
+        significant,
+        max_mailbox,
+        max_mailbox_bytes,
+        mailbox_policy,
+    )
 
 
 def spec_of(entry: Any) -> ChildSpec:
@@ -233,7 +265,7 @@ class Intensity:
 
 def start_child_of(spec: ChildSpec, extra: tuple[Any, ...] = ()) -> Pid | None:
     """Start one child, linked to the caller. None: it ignored the start. Raises StartError."""
-    chosen = options(name=spec.name, worker=spec.worker)
+    chosen = spec.chosen()
     try:
         if isinstance(spec.target, (type, ModuleType)):
             started = chosen.start_link(spec.target, *extra, *spec.args, **spec.kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -25,8 +26,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where temporary files of this OS process, and of all that it starts, go: what is left there is a test's."""
+    tmp_path_factory.getbasetemp()  # pytest's own stays where one looks for it
+    with tempfile.TemporaryDirectory(prefix="parallel_actors-tests-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+def no_leaks(own_temporary_folder: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test ends with the OS processes, threads, descriptors, mappings and files that it began with."""
     if "node" in request.fixturenames:
         request.getfixturevalue("node")  # it outlives the test: count it in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +47,11 @@ def mappings() -> int:
     return sum("memfd:" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
 
+def files() -> set[str]:
+    """What lies where a node could leave something: shared memory, temporary files, the current directory."""
+    return {f"{place}/{name}" for place in ("/dev/shm", tempfile.gettempdir(), ".") for name in os.listdir(place)}
+
+
 @dataclass
 class Footprint:
     """What this OS process has at one moment."""
@@ -54,7 +60,7 @@ class Footprint:
     threads: set[int | None] = field(default_factory=lambda: {thread.ident for thread in threading.enumerate()})
     descriptors: dict[int, str] = field(default_factory=descriptors)
     mappings: int = field(default_factory=mappings)
-    files: set[str] = field(default_factory=lambda: set(os.listdir("/dev/shm")) | set(os.listdir(".")))
+    files: set[str] = field(default_factory=files)
 
     def grown(self, now: Footprint) -> list[str]:
         """What is there now and wasn't then, in words."""
@@ -63,9 +69,9 @@ class Footprint:
         found += [f"descriptor {fd}: {what}" for fd, what in now.descriptors.items() if fd not in self.descriptors]
         if now.mappings > self.mappings:
             found.append(f"{now.mappings - self.mappings} memfd mappings")
-        # pytest's own, and what another pytest-xdist worker makes meanwhile, is not ours.
-        ours = {name for name in now.files - self.files if name.startswith(("parallel_actors", "pymp-", "memfd"))}
-        found += [f"file {name}" for name in ours]
+        # The folder for temporary files is this OS process's own (conftest.py); the others are not.
+        ours = ("parallel_actors", "pymp-", "memfd")
+        found += [f"file {path}" for path in now.files - self.files if os.path.basename(path).startswith(ours)]
         return found
 
     def check(self) -> None:

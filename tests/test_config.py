@@ -81,6 +81,9 @@ def test_the_nearest_pyproject_upward_counts(project: Path, monkeypatch: pytest.
         ("prefix_output", "No", False),
         ("max_reports", "0", 0),
         ("max_reports", "7", 7),
+        ("max_mailbox", "1000", 1000),
+        ("max_mailbox_bytes", "1", 1),
+        ("mailbox_policy", "Drop_Oldest", "drop_oldest"),
         ("forward_logs", "yes", True),
         ("pin", "on", True),
         ("pin", "off", False),
@@ -120,6 +123,14 @@ def test_options_are_frozen() -> None:
             "keyword argument log_level: expected one of DEBUG, INFO, WARNING, ERROR, CRITICAL, got 'loud'",
         ),
         ({"max_reports": -1}, "keyword argument max_reports: expected a whole number from 0 to 1000000, got -1"),
+        (
+            {"max_mailbox": 0},
+            f"keyword argument max_mailbox: expected a whole number from 1 to {2**62 - 1}, got 0",
+        ),
+        (
+            {"mailbox_policy": "block"},
+            "keyword argument mailbox_policy: expected one of suspend, fail, drop_newest, drop_oldest, got 'block'",
+        ),
         ({"pin": 1}, 'keyword argument pin: expected true, false or "auto", got 1'),
         ({"name": ""}, "keyword argument name: expected 1 to 64 printable characters, got ''"),
         (

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -564,6 +565,24 @@ def test_without_the_forkserver_the_node_goes_on(actor_system: pa.ActorSystem) -
     watch = puppet(0).watch()
     kill_worker(actor_system, 0)
     assert Puppet.reason_of(watch) == KILLED_0
+
+
+@pytest.mark.contract("S9.5", partly=True)
+def test_forkserver_and_root_have_no_files(actor_system: pa.ActorSystem) -> None:
+    # So there is nothing that could stay behind, whoever is killed.
+    left = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(("pymp-", "parallel_actors"))}
+    assert set() == left
+    before = os.listdir(tempfile.gettempdir())
+    (forkserver,) = forkservers(actor_system)
+    os.kill(forkserver.pid, signal.SIGKILL)
+    former = kill_worker(actor_system, 0)
+    await_replaced(actor_system, 0, former)
+    (second,) = forkservers(actor_system)
+    assert second.pid != forkserver.pid
+    assert before == os.listdir(tempfile.gettempdir())
+    os.kill(actor_system.root_pid, signal.SIGKILL)
+    eventually(lambda: not alive(second), "the forkserver is gone")
+    assert before == os.listdir(tempfile.gettempdir())
 
 
 # --- the root ---------------------------------------------------------------------------------------------------------

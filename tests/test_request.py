@@ -96,6 +96,31 @@ def test_too_early_it_stands_and_abandoned_it_is_dropped(node: pa.ActorSystem, h
     assert one.do(mail) == []
 
 
+class Unreadable:
+    """Pickles, and can't be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return unreadable, ()
+
+
+def unreadable() -> None:
+    raise RuntimeError("unreadable")
+
+
+@contract("S6.4", "S2.7", partly=True)
+@everywhere
+def test_a_request_that_cannot_be_unpickled_has_no_answer(node: pa.ActorSystem, here: int, there: int) -> None:
+    def ask(what: Any) -> Any:
+        return pa.send_request(server, what).wait(WAIT)
+
+    one = place(here)
+    server = desk(there)
+    with pytest.raises(pa.RemoteError, match="unreadable"):
+        one.do(lambda: ask(Unreadable()))
+    assert "fine" == one.do(ask, ("echo", "fine"))
+    assert one.do(mail) == []
+
+
 @contract("S6.4", "S6.3", partly=True)
 @everywhere
 def test_there_will_be_no_answer(node: pa.ActorSystem, here: int, there: int) -> None:

@@ -88,8 +88,17 @@ def test_start_and_stop_leave_nothing(watched: subprocess.Popen[bytes]) -> None:
     pidfd = os.pidfd_open(watched.pid)
     process = run(
         """
-def threads(): return sorted(open(f"/proc/self/task/{t}/comm").read().strip() for t in os.listdir("/proc/self/task"))
+import time
+def threads():
+    while True:
+        try: return sorted(open(f"/proc/self/task/{t}/comm").read().strip() for t in os.listdir("/proc/self/task"))
+        except (FileNotFoundError, ProcessLookupError): pass    # one has just gone
 def descriptors(): return set(os.listdir("/proc/self/fd"))
+def check():
+    # A thread that was joined has run to its end, but the kernel lists it a moment longer.
+    until = time.monotonic() + 15
+    while threads() != before[0]: assert time.monotonic() < until, threads()
+    assert descriptors() == before[1], (before, descriptors())
 before = threads(), descriptors()
 watcher.stop()
 for _ in range(50):
@@ -101,12 +110,12 @@ for _ in range(50):
     assert os.readlink(f"/proc/self/fd/{pidfd}")
     watcher.stop()
     watcher.stop()
-    assert before == (threads(), descriptors()), (before, threads(), descriptors())
+    check()
 for bad in (-1, 999):
     try: watcher.start(bad)
     except OSError as error: assert f"can't watch descriptor {bad}" in str(error)
     else: raise SystemExit("started on no descriptor")
-assert before == (threads(), descriptors())
+check()
 print("done")
 """,
         pidfd,

@@ -36,7 +36,7 @@ def spawn(function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -
 def spawn_link(function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Pid: ...
 def spawn_monitor(function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> tuple[Pid, Ref]: ...
 def spawn_with(
-    options: tuple[int, str | None, object, int],
+    options: tuple[int, str | None, object, int, tuple[int, int, int] | None],
     how: int,
     function: Callable[..., object],
     args: tuple[Any, ...],

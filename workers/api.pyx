@@ -230,7 +230,7 @@ def spawn_monitor(function, /, *args, **kwargs):
 
 
 def spawn_with(options, int how, function, args, kwargs):
-    """What `options(...)` calls: `options` is (worker or -1, name, label, traits); how: 0 spawn, 1 link, 2 monitor."""
+    """What `options(...)` calls: `options` is (worker or -1, name, label, traits, limits of the mailbox or None); how: 0 spawn, 1 link, 2 monitor."""
     cdef Scheduler s = here()
     cdef Process p = acting(s)
     cdef Ref ref = None
@@ -480,13 +480,13 @@ def stop_all(dict children not None, /):
     cdef dict ends = dict.fromkeys(children, NOT_FOUND)     # Pid -> reason
     cdef dict told = {}                             # Pid -> the reason of its Exit
     cdef list due = []                              # (seconds, Pid)
-    cdef Envelope before = None
     cdef Py_ssize_t asked = 0, first = 0
     cdef double began, left
     cdef Ref ref
     cdef Pid pid
     if p.flags & SCANNING:
         raise RuntimeError("stop_all() was called while a message of the same process was being matched or unpickled")
+    p.save = None       # how far it has looked: a limited mailbox may drop what is there, and minds this
     for pid, limit in list(children.items()):
         ref = s.make_ref(p)
         waiting[ref] = pid
@@ -504,14 +504,14 @@ def stop_all(dict children not None, /):
             s.check(p)
         asked += 1
         if asked & 511 == 0:
-            before = gather(p, before, waiting, ends, told)     # the mailbox stays short meanwhile
+            p.save = gather(p, p.save, waiting, ends, told)     # the mailbox stays short meanwhile
     due.sort(key=_seconds_first)
     began = _time.monotonic()
     try:
         while True:
             if p.kind == GUEST:
                 s.poll(0)
-            before = gather(p, before, waiting, ends, told)
+            p.save = gather(p, p.save, waiting, ends, told)
             if not waiting:
                 break
             left = 0
@@ -523,7 +523,7 @@ def stop_all(dict children not None, /):
                         break
                     s.exit_signal(pid, p.pid, "kill", IS_KILL, 0)
                 first += 1
-            before = gather(p, before, waiting, ends, told)     # who lived here is dead at once
+            p.save = gather(p, p.save, waiting, ends, told)     # who lived here is dead at once
             if not waiting:
                 break
             if left > 0:

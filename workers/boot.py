@@ -44,6 +44,7 @@ class WorkerConfig:
     cpu: int | None = None
     spin: float = 0
     max_reports: int = 100
+    mailbox_limits: tuple[int, int, int] | None = None
     forward_logs: bool = False
 
 
@@ -113,6 +114,7 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
         long_schedule=config.long_schedule,
         spin=config.spin,
     )
+    scheduler.use_mailbox_limits(config.mailbox_limits)
     use_scheduler(scheduler)
     signal.signal(TICK_SIGNAL, on_tick)
     faulthandler.register(STACK_SIGNAL, file=2, all_threads=False)

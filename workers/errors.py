@@ -16,6 +16,7 @@ __all__ = [
     "CallTimeout",
     "CallingSelf",
     "ChildError",
+    "MailboxFull",
     "NameTaken",
     "NamesFull",
     "NoProc",
@@ -131,6 +132,14 @@ class NodeDown(ActorError, ConnectionError):
     """Raised when the worker or node of the called process has gone.
 
     What to do: as for `NoProc`. The call may or may not have been carried out: only the receiver could tell.
+    """
+
+
+class MailboxFull(ActorError, RuntimeError):
+    """Raised in the sender when the receiver's mailbox has a limit (`max_mailbox`), is full, and takes no more.
+
+    `target` is the receiver. What to do: send less, or later; or give the receiver another `mailbox_policy`: one that
+    suspends its senders.
     """
 
 

@@ -27,7 +27,7 @@ cdef enum Wait:
     MAIL = 1            # any new message wakes
     SLEEP = 2           # only its timer (and exits)
     REPLY = 3           # only the answer to `awaited`
-    FLOW = 4            # only a drained overflow (S2.5)
+    FLOW = 4            # only a drained overflow (S2.5), or a mailbox that has room again (S9.8)
 
 cdef enum Flag:
     TRAP_EXIT = 1
@@ -49,6 +49,7 @@ cdef enum Flag:
     CARRIED = 65536     # not at home, or was away: what it sends goes in FROM
     FROZEN = 131072     # packed, and kept until it is known to be at home
     MOVING = 262144     # is to be moved between two messages
+    LIMITED = 524288     # its mailbox has a limit: `Scheduler.limits`
 
 cdef enum Priority:
     NORMAL_PRIORITY = 0
@@ -60,6 +61,7 @@ cdef enum Trait:        # of a new process; they travel in the aux of its SPAWN
     WILL_STAY = 2       # is never cut
     TRAIT_PRIORITY = 2  # its priority (2 bits), shifted by this
     WILL_KEEP = 16      # stays on the worker where it is born
+    WILL_LIMIT = 4096   # the limits of its mailbox stand behind its name
 
 cdef enum Signal:
     LOST = 1            # a large body that there was no memory for
@@ -94,6 +96,7 @@ cdef enum Signal:
     PAUSED = 31         # home -> host
     DROP = 28           # home -> host: what was packed is at home,
     KEEP = 29           #               or isn't
+    MAILBOX = 32        # flags: News
 
 cdef enum Answer:
     GIVEN = 1
@@ -106,6 +109,19 @@ cdef enum How:          # a process is spawned
 
 cdef enum MsgFlag:
     IS_CALL = 1         # its head goes on with the caller's pid and reference; the body is the request alone
+    IS_TAGGED = 2       # ... and its answer comes as a message
+    IS_ORDER = 4        # it isn't counted by a limited mailbox
+
+cdef enum Policy:       # what becomes of a message that a limited mailbox has no room for
+    SUSPEND = 0
+    FAIL = 1
+    DROP_NEWEST = 2
+    DROP_OLDEST = 3
+
+cdef enum News:         # between the home of a limited mailbox and those that send to it
+    FULL = 1            # home -> sender's endpoint: pid hi lo; aux: Policy
+    ROOM = 2            # home -> sender's endpoint: pid hi lo
+    COUNTS = 3          # sender's endpoint -> home: pid lo, senders suspended, messages refused there
 
 cdef enum ExitFlag:
     BY_LINK = 1
@@ -116,6 +132,31 @@ cdef enum ExitFlag:
 cdef class Envelope:
     cdef Envelope next
     cdef object body            # the message, or Encoded until the receiver looks at it
+
+
+cdef class Counted(Envelope):
+    """One that counts against the limit of its mailbox."""
+    cdef Py_ssize_t size
+
+
+cdef class MailboxLimit:
+    """What a limited mailbox may hold, and what it holds of that kind. Invariant: count is the number of its Counted envelopes."""
+    cdef Py_ssize_t most, most_bytes    # 0: no limit
+    cdef int policy
+    cdef Py_ssize_t count, bytes
+    cdef uint64_t dropped, refused, suspended
+    cdef list held              # Processes of this endpoint that wait for room, or None
+    cdef dict told              # endpoint -> its incarnation, of those that know that it is full; or None
+    cdef bint has_room(self, Py_ssize_t size) noexcept
+    cdef bint is_full(self) noexcept
+    cdef bint is_low(self) noexcept
+
+
+cdef class FullMailbox:
+    """A mailbox of another endpoint that is full: who waits for it here."""
+    cdef int policy
+    cdef list held
+    cdef uint64_t refused
 
 
 cdef class Link:
@@ -198,6 +239,7 @@ cdef class Process:
     cdef int put_monitor(self, Ref ref, Pid target) except -1
     cdef int put_watcher(self, Ref ref, Pid watcher) except -1
     cdef int append(self, object body) except -1
+    cdef void chain(self, Envelope envelope) noexcept
     cdef object unlink(self, Envelope before, Envelope envelope)
 
 
@@ -236,6 +278,9 @@ cdef class Scheduler:
     cdef list ties                  # per endpoint: set of Processes with links or monitors there
     cdef list outboxes, inboxes     # per endpoint, made on first use
     cdef list flow_waiting          # Processes suspended by a full overflow
+    cdef dict limits                # lo -> MailboxLimit of the processes whose mailboxes have one. Invariant: those with LIMITED
+    cdef dict full                  # Pid -> FullMailbox, of other endpoints
+    cdef tuple mailbox_default      # (messages, bytes, Policy) of processes that are spawned here without limits of their own; or None
     cdef uint32_t *believed         # incarnation per endpoint
     cdef uint64_t *spawned          # spawns of this endpoint per home
     cdef uint64_t *spawned_before   # what of it was for incarnations that are dead now
@@ -344,6 +389,23 @@ cdef class Scheduler:
     cdef int age_profile(self, int64_t now) except -1
     # signals
     cdef int deliver(self, Process p, object body) except -1
+    cdef int report_long_mailbox(self, Process p) except -1
+    cdef MailboxLimit limit_of(self, Process p)
+    cdef int limit_mailbox(self, Process p, object limits) except -1
+    cdef int take_in(self, Process p, object body, Py_ssize_t size) except -1
+    cdef int admit(self, Process p, object body, bint waits) except -1
+    cdef int admit_from(self, uint32_t e, Process p, object body, Py_ssize_t size) except -1
+    cdef int drop_oldest(self, Process p, MailboxLimit limit, Py_ssize_t size) except -1
+    cdef int unanswered(self, Process p, object body) except -1
+    cdef int taken_out(self, Process p, Envelope envelope) except -1
+    cdef int let_in(self, Process p, MailboxLimit limit) except -1
+    cdef int wake_held(self, list held) except -1
+    cdef FullMailbox full_mailbox(self, Pid to)
+    cdef int await_room(self, Pid to, FullMailbox full) except -1
+    cdef int mailbox_news(self, Record *r) except -1
+    cdef int has_room_again(self, Pid pid) except -1
+    cdef int send_order(self, Pid to, object message) except -1
+    cdef int send_request(self, Process p, Pid to, Ref ref, object request, bint order) except -1
     cdef int send_pid(self, Pid to, object message) except -1
     cdef int send_ref(self, Ref to, object message) except -1
     cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=*) except -1
@@ -366,7 +428,7 @@ cdef class Scheduler:
     cdef int terminate_now(self, Process p, object reason) except -1
     cdef int endpoint_down(self, uint32_t e, uint32_t inc, int cause) except -1
     cdef object drive(self, object coroutine)
-    cdef int call(self, Process p, Pid to, object request, double timeout) except -1
+    cdef int call(self, Process p, Pid to, object request, double timeout, bint order) except -1
     cdef int begin_wait(self, Process p, Process q, Pid to, Ref ref) except -1
     cdef int wait_for(self, Process p, uint64_t lo) except -1
     cdef int await_answer(self, Process p, double timeout) except -1
@@ -387,6 +449,7 @@ cdef class Scheduler:
     cdef int forward(self, Process p, int kind, int flags, int aux, const uint8_t *body, size_t size) except -1
     cdef int signal_from(self, uint32_t e, Record *r) except -1
     cdef int signal_forwarded(self, uint32_t e, Record *r) except -1
+    cdef object body_of(self, Record *r)
     cdef int act_on(self, Process p, Record *r, uint64_t hi) except -1
     cdef int catch_up(self, uint64_t hi, uint64_t position) except -1
     cdef int offer(self, Process p, bint user_code) except -1

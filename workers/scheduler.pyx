@@ -46,7 +46,7 @@ from parallel_actors.workers.steal cimport (
 )
 
 from parallel_actors.workers.errors import (
-    NameTaken, NoProc, NotPicklable, NotRegistered, NotRunning, ProcessExit, ProcessKilled, SegmentFull,
+    MailboxFull, NameTaken, NoProc, NotPicklable, NotRegistered, NotRunning, ProcessExit, ProcessKilled, SegmentFull,
 )
 from parallel_actors.workers.reasons import Crash, Down, Exit, WorkerDown, is_normal
 
@@ -217,6 +217,8 @@ SUSPENDED = object()
 
 cdef str NORMAL = "normal", SHUTDOWN = "shutdown", KILL = "kill", KILLED = "killed", NOPROC = "noproc"
 cdef str CALL = "$gen_call"
+cdef str MAILBOX_FULL = "mailbox_full"      # why a call has no answer, where its request had no room
+POLICIES = ("suspend", "fail", "drop_newest", "drop_oldest")    # Invariant: in the order of `Policy`
 
 cdef enum:
     REDUCTIONS = 2000               # API operations before a process gives way
@@ -348,11 +350,37 @@ def current_scheduler():
     return <object>pa_here if pa_here != NULL else None
 
 
-@cython.final
 @cython.no_gc
 @cython.freelist(1024)
 cdef class Envelope:
     """One message in a mailbox. Not tracked by the collector: the mailbox of a dead process is emptied explicitly."""
+
+
+@cython.final
+@cython.no_gc
+cdef class Counted(Envelope):
+    """One that counts against the limit of its mailbox."""
+
+
+@cython.final
+cdef class MailboxLimit:
+    """The limit of a mailbox (S9.8); see docs/internals.md, "Limited mailboxes"."""
+
+    cdef bint has_room(self, Py_ssize_t size) noexcept:
+        # One message may be larger than all are to be: else it could never come in.
+        return (not self.most or self.count < self.most) and (
+            not self.most_bytes or self.count == 0 or self.bytes + size <= self.most_bytes)
+
+    cdef bint is_full(self) noexcept:
+        return (self.most and self.count >= self.most) or (self.most_bytes and self.bytes >= self.most_bytes)
+
+    cdef bint is_low(self) noexcept:
+        return (not self.most or self.count <= self.most // 2) and (not self.most_bytes or self.bytes <= self.most_bytes // 2)
+
+
+@cython.final
+cdef class FullMailbox:
+    """A full mailbox of another endpoint, as this one knows it."""
 
 
 @cython.final
@@ -414,13 +442,16 @@ cdef class Process:
     cdef int append(self, object body) except -1:
         cdef Envelope envelope = Envelope.__new__(Envelope)
         envelope.body = body
+        self.chain(envelope)
+        return 0
+
+    cdef void chain(self, Envelope envelope) noexcept:
         if self.last is None:
             self.first = envelope
         else:
             self.last.next = envelope
         self.last = envelope
         self.mail += 1
-        return 0
 
     cdef object unlink(self, Envelope before, Envelope envelope):
         """Take `envelope`, which follows `before` (None: it is the first), out of the mailbox. Returns its body."""
@@ -436,18 +467,23 @@ cdef class Process:
         envelope.next = None
         body = envelope.body
         envelope.body = None
+        if self.flags & LIMITED:
+            self.scheduler.taken_out(self, envelope)
         return body
 
     def check_invariants(self):
         """Raise AssertionError unless the mailbox is one chain of `mail` envelopes ending at `last`."""
-        n = 0
+        n = counted = 0
         cdef Envelope e = self.first, tail = None
         while e is not None:
             n += 1
+            counted += type(e) is Counted
             tail = e
             e = e.next
         assert n == self.mail, (n, self.mail)
         assert tail is self.last
+        assert bool(self.flags & LIMITED) == (self.pid.lo in self.scheduler.limits)
+        assert counted == (self.scheduler.limit_of(self).count if self.flags & LIMITED else 0)
 
 
 cdef void _discard_mail(Process p):
@@ -554,6 +590,8 @@ cdef class Scheduler:
         self.outboxes = [None] * n
         self.inboxes = [None] * n
         self.flow_waiting = []
+        self.full = {}
+        self.limits = {}
         self.owing = []
         self.pool = []
         self.abandoned = []
@@ -793,15 +831,19 @@ cdef class Scheduler:
         return best
 
     cdef Pid spawn(self, object function, tuple args, dict kwargs, int how, Ref ref, object options):
-        """Start a process. how: of How, together; ref: of the monitor, or of the answer. options: (worker, name, label, traits)."""
+        """Start a process. how: of How, together; ref: of the monitor, or of the answer. options: (worker, name, label, traits),
+        and where its mailbox has limits of its own (messages, bytes, policy).
+        """
         cdef Process parent = self.current, p
         cdef Pid pid
         cdef uint32_t home, inc
         cdef uint64_t word
         cdef pa_head head
+        cdef pa_head bounds
         cdef bytes payload
         cdef Link link
         cdef int traits = options[3]
+        limits = options[4] if len(<tuple>options) > 4 else None
         cdef tuple lineage = () if parent is None else (parent.pid, *parent.lineage)[:MAX_LINEAGE]
         name = options[1]
         home = self.place(parent, options[0])
@@ -827,6 +869,10 @@ cdef class Scheduler:
             p.kwargs = kwargs_own
             p.lineage = lineage
             self.give_traits(p, traits)
+            if limits is None:
+                limits = self.mailbox_default
+            if limits is not None:
+                self.limit_mailbox(p, limits)
             if name is not None:
                 p.more().name = name
             if options[2] is not None:
@@ -891,6 +937,10 @@ cdef class Scheduler:
             self.begin_wait(parent, None, pid, ref)
         # The name stands outside the pickle: it has to be freed even if the process dies before it first runs.
         text = b"" if name is None else (<str>name).encode()
+        if limits is not None:
+            traits |= WILL_LIMIT
+            bounds.a, bounds.b, bounds.c = limits
+            payload = (<char *>&bounds)[:24] + payload
         try:
             self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True, traits)
         except MemoryError:
@@ -911,6 +961,24 @@ cdef class Scheduler:
             p.flags |= KEEPS
         p.priority = <uint8_t>(traits >> TRAIT_PRIORITY & 3)
         return 0
+
+    def use_mailbox_limits(self, tuple limits):
+        """Limit the mailboxes of processes that are spawned here without limits of their own: (messages, bytes, policy), or None."""
+        self.mailbox_default = limits
+
+    cdef int limit_mailbox(self, Process p, object limits) except -1:
+        """limits: (messages, bytes, Policy); 0: no limit."""
+        cdef MailboxLimit limit
+        if limits[0] or limits[1]:
+            limit = MailboxLimit()
+            limit.most, limit.most_bytes, limit.policy = limits
+            self.limits[p.pid.lo] = limit
+            p.flags |= LIMITED
+        return 0
+
+    cdef MailboxLimit limit_of(self, Process p):
+        """Of a process that is LIMITED."""
+        return <MailboxLimit>self.limits[p.pid.lo]
 
     cdef object decoded(self, Encoded message):
         cdef bytes data = message.data
@@ -936,6 +1004,7 @@ cdef class Scheduler:
         cdef uint32_t spawner
         cdef Pid parent
         cdef Link link
+        cdef pa_head bounds
         memcpy(&head, r.body, 48)
         spawner = lo_spawner(head.a)
         p = self.new_process(head.a, STACK)
@@ -944,9 +1013,15 @@ cdef class Scheduler:
             self.seen[spawner] = lo_counter(head.a)
             (<Inbox>self.inboxes[spawner]).set_born(lo_counter(head.a))
         self.give_traits(p, r.aux)
-        named = 48 + r.flags
+        cdef size_t named = 48 + <size_t>r.flags
         if r.flags:
             p.more().name = (<bytes>r.body[48:named]).decode()
+        if r.aux & WILL_LIMIT:
+            memcpy(&bounds, r.body + named, 24)
+            named += 24
+            self.limit_mailbox(p, (bounds.a, bounds.b, bounds.c))
+        elif self.mailbox_default is not None:
+            self.limit_mailbox(p, self.mailbox_default)
         p.body = encoded(<bytes>r.body[named:r.size])
         if head.b:
             parent = new_pid(head.b, head.c)
@@ -988,11 +1063,15 @@ cdef class Scheduler:
     cdef int deliver(self, Process p, object body) except -1:
         p.append(body)
         if p.mail >= self.long_mailbox and not p.flags & LONG_MAIL:
-            p.flags |= LONG_MAIL
-            self.report("long_mailbox", {"pid": p.pid, "label": None if p.extra is None else p.extra.name or p.extra.label,
-                                         "message_queue_len": p.mail})
+            self.report_long_mailbox(p)
         if p.state == IDLE or (p.state == BLOCKED and p.wait == MAIL):
             self.enqueue(p)
+        return 0
+
+    cdef int report_long_mailbox(self, Process p) except -1:
+        p.flags |= LONG_MAIL
+        self.report("long_mailbox", {"pid": p.pid, "label": None if p.extra is None else p.extra.name or p.extra.label,
+                                     "message_queue_len": p.mail})
         return 0
 
     cdef int send_pid(self, Pid to, object message) except -1:
@@ -1016,12 +1095,276 @@ cdef class Scheduler:
                 if self.elsewhere(lo):
                     return self.hold(lo, MSG, 0, 0, (<char *>&lo)[:8] + data)
             if p.state != DEAD and not p.flags & EXITING:
+                if p.flags & LIMITED:
+                    return self.admit(p, body, True)
                 self.deliver(p, body)
             return 0
         data = self.codec.encode(message)
         if hi_nonce(to.hi) != self.segment.nonce:
             return 0
+        if self.full:
+            full = self.full_mailbox(to)
+            if full is not None:
+                self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, 0, &lo, 8, data, True)
+                return self.await_room(to, full)
         return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, 0, &lo, 8, data, True)
+
+    cdef int send_order(self, Pid to, object message) except -1:
+        """A message that no limit of a mailbox holds up or drops: such as the order to stop."""
+        cdef Process p
+        cdef bytes data
+        cdef uint64_t lo = to.lo
+        if to.hi == self.hi:
+            p = self.find(lo)
+            if p is None:
+                if self.is_unborn(lo):
+                    data = self.codec.encode(message)
+                    self.unborn.setdefault(lo, []).append((MSG, IS_ORDER, 0, (<char *>&lo)[:8] + data))
+                return 0
+            body = self.codec.isolate(message)
+            return 0 if p.flags & EXITING else self.deliver(p, body)        # isolating runs user code
+        data = self.codec.encode(message)
+        if hi_nonce(to.hi) != self.segment.nonce:
+            return 0
+        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_ORDER, &lo, 8, data, True)
+
+    cdef int send_request(self, Process p, Pid to, Ref ref, object request, bint order) except -1:
+        """`("$gen_call", (own pid, ref, True), request)`: a call whose answer, `(ref, value)`, comes as a message. ref: of a monitor with an alias."""
+        cdef Process q
+        cdef FullMailbox full = None
+        cdef pa_head head
+        cdef bytes data
+        if to.hi == self.hi:
+            q = self.find(to.lo)
+            if q is not None and not q.flags & AWAY:
+                body = (CALL, (p.pid, ref, True), self.codec.isolate(request))
+                if q.flags & (EXPORTED | AWAY) and self.local(to.lo) is None:
+                    return self.send_request(p, to, ref, request, order)        # isolating runs user code
+                if q.state != DEAD and not q.flags & EXITING:
+                    if q.flags & LIMITED and not order:
+                        return self.admit(q, body, True)
+                    self.deliver(q, body)
+                return 0
+            if not self.elsewhere(to.lo):
+                return 0
+        elif hi_nonce(to.hi) != self.segment.nonce:
+            return 0
+        data = self.codec.encode(request)
+        head.a = to.lo
+        head.b = p.pid.hi
+        head.c = p.pid.lo
+        head.d = ref.hi
+        head.e = ref.lo
+        cdef int flags = IS_CALL | IS_TAGGED | (IS_ORDER if order else 0)
+        if to.hi == self.hi:
+            if self.elsewhere(to.lo):
+                self.hold(to.lo, MSG, flags, 0, (<char *>&head)[:40] + data)
+            return 0
+        if self.full and not order:
+            full = self.full_mailbox(to)
+        self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, flags, &head, 40, data, True)
+        if full is not None:
+            self.await_room(to, full)
+        return 0
+
+    # ------------------------------------------------------------------ limited mailboxes
+
+    cdef int take_in(self, Process p, object body, Py_ssize_t size) except -1:
+        """`deliver`, for a message that counts."""
+        cdef Counted envelope = Counted.__new__(Counted)
+        cdef MailboxLimit limit = self.limit_of(p)
+        envelope.body = body
+        envelope.size = size
+        limit.count += 1
+        limit.bytes += size
+        p.chain(envelope)
+        if p.mail >= self.long_mailbox and not p.flags & LONG_MAIL:
+            self.report_long_mailbox(p)
+        if p.state == IDLE or (p.state == BLOCKED and p.wait == MAIL):
+            self.enqueue(p)
+        return 0
+
+    cdef int admit(self, Process p, object body, bint waits) except -1:
+        """A message of the running process to `p`, of this endpoint, whose mailbox is limited. waits: whether the sender may have to.
+
+        What the runtime sends is always taken, and what a process sends to itself: nobody else could make room for it.
+        """
+        cdef MailboxLimit limit = self.limit_of(p)
+        cdef Process sender = self.current
+        cdef Py_ssize_t size = weight_of(body) if limit.most_bytes else 0
+        if limit.has_room(size) or sender is None or sender is p or sender.flags & SYSTEM:
+            return self.take_in(p, body, size)
+        if limit.policy == FAIL:
+            limit.refused += 1
+            raise mailbox_full(p.pid)
+        if limit.policy == DROP_NEWEST or limit.policy == DROP_OLDEST and p.flags & SCANNING:
+            limit.dropped += 1
+            return self.unanswered(p, body)
+        if limit.policy == DROP_OLDEST:
+            return self.drop_oldest(p, limit, size) or self.take_in(p, body, size)
+        self.take_in(p, body, size)
+        if waits and not sender.flags & EXITING:
+            # It is in already: so nothing is lost if the sender is killed while it waits.
+            limit.suspended += 1
+            if limit.held is None:
+                limit.held = []
+            limit.held.append(sender)
+            self.block(sender, FLOW)
+        return 0
+
+    cdef int admit_from(self, uint32_t e, Process p, object body, Py_ssize_t size) except -1:
+        """A message from endpoint `e` to `p`, whose mailbox is limited. What was sent before `e` knew that it is full is taken in."""
+        cdef MailboxLimit limit = self.limit_of(p)
+        cdef pa_head head
+        cdef uint32_t inc
+        if not limit.most_bytes:
+            size = 0
+        if not limit.has_room(size):
+            if limit.policy == DROP_NEWEST or limit.policy == DROP_OLDEST and p.flags & SCANNING:
+                limit.dropped += 1
+                return self.unanswered(p, body)
+            if limit.policy == DROP_OLDEST:
+                self.drop_oldest(p, limit, size)
+            elif limit.policy == FAIL and is_request(body):
+                limit.refused += 1
+                return self.unanswered(p, body)
+        self.take_in(p, body, size)
+        if (limit.policy == SUSPEND or limit.policy == FAIL) and limit.is_full() and e != self.endpoint:
+            inc = self.believed[e]
+            if limit.told is None:
+                limit.told = {}
+            if limit.told.get(e) != inc:
+                limit.told[e] = inc
+                head.a = p.pid.hi
+                head.b = p.pid.lo
+                self.put(e, inc, MAILBOX, FULL, &head, 16, None, False, limit.policy)
+        return 0
+
+    cdef int drop_oldest(self, Process p, MailboxLimit limit, Py_ssize_t size) except -1:
+        """Drop the oldest messages that count until there is room for one of `size`."""
+        cdef Envelope before = None, envelope = p.first, following
+        cdef list dropped = []
+        while envelope is not None and not limit.has_room(size):
+            following = envelope.next
+            if type(envelope) is Counted:
+                if p.save is envelope:
+                    p.save = before
+                dropped.append(p.unlink(before, envelope))
+                limit.dropped += 1
+            else:
+                before = envelope
+            envelope = following
+        for body in dropped:
+            self.unanswered(p, body)
+        # Released here, where the chain is whole: a __del__ of the user's may send.
+        return 0
+
+    cdef int unanswered(self, Process p, object body) except -1:
+        """A message to `p` was dropped: if it asks for an answer, there is none (S6.3)."""
+        cdef tuple from_
+        if is_request(body):
+            from_ = <tuple>(<tuple>body)[1]
+            if p.extra is not None:
+                p.extra.watchers.pop(from_[1], None)
+            self.send_down(<Pid>from_[0], <Ref>from_[1], p.pid, MAILBOX_FULL)
+        return 0
+
+    cdef int taken_out(self, Process p, Envelope envelope) except -1:
+        """`envelope` has left the mailbox of `p`, which is limited."""
+        cdef MailboxLimit limit
+        if type(envelope) is not Counted:
+            return 0
+        limit = self.limit_of(p)
+        limit.count -= 1
+        limit.bytes -= (<Counted>envelope).size
+        if (limit.held is not None or limit.told is not None) and limit.is_low():
+            self.let_in(p, limit)
+        return 0
+
+    cdef int let_in(self, Process p, MailboxLimit limit) except -1:
+        """The mailbox of `p` has room again, or `p` has ended: whoever waits for it goes on, however full it is by then."""
+        cdef pa_head head
+        held = limit.held
+        told = limit.told
+        limit.held = limit.told = None
+        if held is not None:
+            self.wake_held(held)
+        if told is not None:
+            head.a = p.pid.hi
+            head.b = p.pid.lo
+            for e, inc in told.items():
+                self.put(e, inc, MAILBOX, ROOM, &head, 16, None, False)
+        return 0
+
+    cdef int wake_held(self, list held) except -1:
+        cdef Process p
+        for p in held:
+            if p.state == BLOCKED and p.wait == FLOW:
+                self.enqueue(p)
+        return 0
+
+    cdef FullMailbox full_mailbox(self, Pid to):
+        """What is known here of the mailbox of `to`, on another endpoint, if it is full and the running process must heed that; else None."""
+        cdef FullMailbox full = <FullMailbox>self.full.get(to)
+        if full is None or self.current is None or self.current.flags & SYSTEM:
+            return None
+        if full.policy == FAIL:
+            full.refused += 1
+            raise mailbox_full(to)
+        return full
+
+    cdef int await_room(self, Pid to, FullMailbox full) except -1:
+        """The running process waits until there is room in the mailbox of `to` again."""
+        cdef pa_head head
+        cdef Process p = self.current
+        # It may have waited in `put`, and the mailbox have drained meanwhile.
+        if p.flags & EXITING or self.full.get(to) is not full:
+            return 0
+        head.a = to.lo
+        head.b = 1
+        head.c = 0
+        self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MAILBOX, COUNTS, &head, 24, None, False)
+        if self.full.get(to) is full:
+            full.held.append(p)
+            self.block(p, FLOW)
+        return 0
+
+    cdef int mailbox_news(self, Record *r) except -1:
+        cdef MailboxLimit limit
+        cdef pa_head head
+        cdef Process p
+        cdef Pid pid
+        cdef FullMailbox full
+        memcpy(&head, r.body, r.size)
+        if r.flags == COUNTS:
+            p = self.find(head.a)
+            if p is not None and p.flags & LIMITED:
+                limit = self.limit_of(p)
+                limit.suspended += head.b
+                limit.refused += head.c
+            return 0
+        pid = new_pid(head.a, head.b)
+        if r.flags == ROOM:
+            return self.has_room_again(pid)
+        if pid not in self.full and not self.gone(pid):
+            full = FullMailbox()
+            full.policy = r.aux
+            full.held = []
+            self.full[pid] = full
+        return 0
+
+    cdef int has_room_again(self, Pid pid) except -1:
+        cdef FullMailbox full = <FullMailbox>self.full.pop(pid, None)
+        cdef pa_head head
+        if full is None:
+            return 0
+        self.wake_held(full.held)
+        if full.refused:
+            head.a = pid.lo
+            head.b = 0
+            head.c = full.refused
+            self.put(hi_endpoint(pid.hi), hi_incarnation(pid.hi), MAILBOX, COUNTS, &head, 24, None, False)
+        return 0
 
     cdef int send_ref(self, Ref to, object message) except -1:
         cdef bytes data
@@ -1349,6 +1692,9 @@ cdef class Scheduler:
         p.flags |= EXITING
         self.disarm(p)
         self.leave(p)
+        if p.flags & LIMITED:
+            p.flags &= ~LIMITED
+            self.let_in(p, <MailboxLimit>self.limits.pop(p.pid.lo))
         if extra is not None:
             reason = self.clean_reason(reason)
             p.extra = None
@@ -1708,6 +2054,10 @@ cdef class Scheduler:
                             self.take_exit(p, other, reason, BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
                         else:
                             self.tie(p, other)
+        if self.full:
+            for other in list(self.full):
+                if hi_endpoint(other.hi) == e and hi_incarnation(other.hi) <= inc:
+                    self.has_room_again(other)
         for asked in (self.requests, self.calls):
             for lo, (asker, where, asked_inc) in list(asked.items()):
                 if where == e and asked_inc <= inc:
@@ -1839,11 +2189,11 @@ cdef class Scheduler:
                 self.forget_monitor(ref, to)
         return 0
 
-    cdef int call(self, Process p, Pid to, object request, double timeout) except -1:
+    cdef int call(self, Process p, Pid to, object request, double timeout, bint order) except -1:
         """Send `("$gen_call", (own pid, ref), request)` and wait for the answer with `ref` (OTP: gen:call/4).
 
         GIVEN: `p.reply` is the answer, which may be Encoded; REFUSED: the reason of the other's end; 0: it is too late, and what
-        comes then is dropped. Whoever has read `p.reply` sets it to None. A call of this endpoint costs its receiver a place in a chain;
+        comes then is dropped. Whoever has read `p.reply` sets it to None. order: no limit of the mailbox holds for it. A call of this endpoint costs its receiver a place in a chain;
         one across is a monitor and a message.
         """
         cdef Ref ref
@@ -1874,6 +2224,12 @@ cdef class Scheduler:
         if q is None:
             data = self.codec.encode(request)
             data = (<char *>&p.pid.hi)[:8] + (<char *>&p.pid.lo)[:8] + (<char *>&ref.hi)[:8] + (<char *>&ref.lo)[:8] + data
+            if self.full and not order and not here:
+                try:
+                    self.full_mailbox(to)           # where senders are suspended, a caller waits anyway
+                except MailboxFull:
+                    p.reply = MAILBOX_FULL
+                    return REFUSED
         self.begin_wait(p, q if p.pid.hi == self.hi else None, to, ref)
         value = None
         try:
@@ -1881,7 +2237,13 @@ cdef class Scheduler:
                 if p.pid.hi != self.hi:
                     # What `q` has sent to it before is still on its way by its home: so must be its end.
                     self.take_monitor(q, to.lo, p.pid, ref)
-                self.deliver(q, body)
+                if q.flags & LIMITED and not order:
+                    try:
+                        self.admit(q, body, False)
+                    except MailboxFull:
+                        self.settle(p, ref.lo, REFUSED, MAILBOX_FULL)
+                else:
+                    self.deliver(q, body)
             else:
                 head.a = to.lo
                 head.b = p.pid.hi
@@ -1890,10 +2252,10 @@ cdef class Scheduler:
                 head.e = ref.lo
                 if here:
                     self.hold(to.lo, MONITOR, 0, 0, (<char *>&head)[:40])
-                    self.hold(to.lo, MSG, IS_CALL, 0, (<char *>&to.lo)[:8] + data)
+                    self.hold(to.lo, MSG, IS_CALL | (IS_ORDER if order else 0), 0, (<char *>&to.lo)[:8] + data)
                 else:
                     self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MONITOR, 0, &head, 40, None, False)
-                    self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL, &to.lo, 8, data, True)
+                    self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL | (IS_ORDER if order else 0), &to.lo, 8, data, True)
             answered = self.await_answer(p, timeout)
             value = p.reply
         finally:
@@ -2063,6 +2425,7 @@ cdef class Scheduler:
             "status": status,
             "worker": self.endpoint,
             "message_queue_len": p.mail,
+            "mailbox": facts_of(self.limit_of(p)) if p.flags & LIMITED else None,
             "links": [] if extra is None else list(extra.links),
             "monitors": [] if extra is None else list(extra.monitors.values()),
             "monitored_by": [] if extra is None else list(extra.watchers.values()),
@@ -2175,7 +2538,7 @@ cdef class Scheduler:
                 self.report("dead_letter", {"to": repr(timer.target), "error": error})
 
     cdef int send_bytes(self, object dest, bytes data) except -1:
-        """Send an encoded message on: no user code runs. A name is looked up now; nobody there: dropped."""
+        """Send what a timer sends, encoded: no user code runs, and no limit counts it. A name is looked up now; nobody there: dropped."""
         cdef uint64_t hi = 0, lo = 0
         cdef Process p
         cdef bint to_ref = type(dest) is Ref
@@ -2199,11 +2562,11 @@ cdef class Scheduler:
             if p is not None and not p.flags & AWAY:
                 self.deliver(p, message)
             elif self.elsewhere(lo):
-                self.hold(lo, MSG, 0, 0, (<char *>&lo)[:8] + data)
+                self.hold(lo, MSG, IS_ORDER, 0, (<char *>&lo)[:8] + data)
             return 0
         if hi_nonce(hi) != self.segment.nonce:
             return 0
-        return self.put(hi_endpoint(hi), hi_incarnation(hi), ALIAS if to_ref else MSG, 0, &lo, 8, data, False)
+        return self.put(hi_endpoint(hi), hi_incarnation(hi), ALIAS if to_ref else MSG, 0 if to_ref else IS_ORDER, &lo, 8, data, False)
 
     cdef int arm(self, Process p, double seconds) except -1:
         """Let `p` be woken after `seconds`; sets `timed_out` then."""
@@ -3247,6 +3610,18 @@ cdef class Scheduler:
             self.reading[e] = reading
         return n
 
+    cdef object body_of(self, Record *r):
+        """The message of a MSG."""
+        cdef pa_head head
+        cdef Pid caller
+        cdef Ref ref
+        if not r.flags & IS_CALL:
+            return self.codec.receive(r.body + 8, r.size - 8)
+        memcpy(&head, r.body, 40)
+        caller = new_pid(head.b, head.c)
+        ref = new_ref(head.d, head.e)
+        return CALL, (caller, ref, True) if r.flags & IS_TAGGED else (caller, ref), self.codec.receive(r.body + 40, r.size - 40)
+
     cdef int signal(self, uint32_t e, Record *r) except -1:
         """Handle one record from endpoint `e`. It is copied out before this returns."""
         cdef pa_head head
@@ -3258,19 +3633,16 @@ cdef class Scheduler:
         if kind == MSG:
             memcpy(&lo, r.body, 8)
             p = self.find(lo)
-            if p is not None:
-                if p.flags & AWAY:
-                    return self.forward(p, kind, r.flags, r.aux, r.body, r.size)
-                if r.flags & IS_CALL:
-                    if p.flags & EXPORTED and not self.recall(p):
-                        return self.forward(p, kind, r.flags, r.aux, r.body, r.size)
-                    memcpy(&head, r.body, 40)
-                    self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(r.body + 40, r.size - 40)))
-                else:
-                    self.deliver(p, self.codec.receive(r.body + 8, r.size - 8))
-            elif self.is_unborn(lo):
-                self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, <bytes>r.body[:r.size]))
-            return 0
+            if p is None:
+                if self.is_unborn(lo):
+                    self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, <bytes>r.body[:r.size]))
+                return 0
+            if p.flags & AWAY or p.flags & EXPORTED and r.flags & IS_CALL and not self.recall(p):
+                return self.forward(p, kind, r.flags, r.aux, r.body, r.size)
+            body = self.body_of(r)
+            if p.flags & LIMITED and not r.flags & IS_ORDER:
+                return self.admit_from(e, p, body, r.size - 8)
+            return self.deliver(p, body)
         if kind == FROM:
             return self.signal_from(e, r)
         if kind == FORWARD:
@@ -3301,6 +3673,8 @@ cdef class Scheduler:
             return 0
         if kind == SPAWN:
             return self.birth(r)
+        if kind == MAILBOX:
+            return self.mailbox_news(r)
         if kind == WDOWN:
             memcpy(&head, r.body, 16)
             return self.endpoint_down(<uint32_t>head.a, <uint32_t>(head.a >> 32), <int><uint32_t>head.b)
@@ -3535,6 +3909,8 @@ cdef class Scheduler:
         cdef Link link
         cdef int slot, idle
         self.offers += 1
+        if p.flags & LIMITED:
+            return 0            # what is told to its senders, its home tells
         if self.exports.used == <uint64_t>-1 or self.unstolen >= QUIET and self.offers & 15:
             if self.queue_length > OFFERS and len(self.fresh) < FRESH:      # else its turn comes before the next tick
                 self.fresh.append(p)
@@ -3975,10 +4351,12 @@ cdef class Scheduler:
             try:
                 if type(body) is Encoded:
                     found.append((MSG, 0, 0, (<char *>&lo)[:8] + (<Encoded>body).data))
-                elif type(body) is tuple and len(<tuple>body) == 3 and type((<tuple>body)[0]) is str and body[0] == CALL and len(body[1]) == 2:
-                    pid, ref = body[1]
+                elif is_closed(body) or type(body) is tuple and len(<tuple>body) == 3 and type((<tuple>body)[0]) is str and body[0] == CALL and (
+                        type(body[1]) is tuple and len(<tuple>body[1]) == 2):
+                    pid = body[1][0]
+                    ref = body[1][1]
                     data = (<Encoded>body[2]).data if type(body[2]) is Encoded else self.codec.encode(body[2])
-                    found.append((MSG, IS_CALL, 0, (<char *>&lo)[:8] + (<char *>&pid.hi)[:8] + (<char *>&pid.lo)[:8] + (<char *>&ref.hi)[:8]
+                    found.append((MSG, IS_CALL | (IS_TAGGED if len(<tuple>body[1]) == 3 else 0), 0, (<char *>&lo)[:8] + (<char *>&pid.hi)[:8] + (<char *>&pid.lo)[:8] + (<char *>&ref.hi)[:8]
                                   + (<char *>&ref.lo)[:8] + data))
                 else:
                     found.append((MSG, 0, 0, (<char *>&lo)[:8] + self.codec.encode(body)))
@@ -4092,10 +4470,7 @@ cdef class Scheduler:
         if p is None:
             return 0            # it has ended: its home knows, or will, and tells whoever waits
         if inner.kind == MSG:
-            if inner.flags & IS_CALL:
-                memcpy(&head, inner.body, 40)
-                return self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(inner.body + 40, inner.size - 40)))
-            return self.deliver(p, self.codec.receive(inner.body + 8, inner.size - 8))
+            return self.deliver(p, self.body_of(&inner))
         if inner.kind == HEARD:
             believed = []
             for i in range(self.segment.endpoints):
@@ -4303,6 +4678,8 @@ cdef class Scheduler:
         where = p.extra.place.host if p.flags & AWAY else self.endpoint
         if target == where and p.pid.lo not in self.moves:
             return self.answer_to(hi, lo, (True, True))
+        if p.flags & LIMITED:
+            return self.answer_to(hi, lo, (False, ValueError(f"expected a process whose mailbox has no limit to move, got {p.pid}")))
         if p.kind != CALLBACK or p.flags & SYSTEM:
             return self.answer_to(hi, lo, (False, ValueError(
                 f"expected a GenServer, a typed actor or another callback process to move, got {p.pid}: one whose body is a function holds a stack, which can't move")))
@@ -4602,15 +4979,14 @@ cdef class Scheduler:
 
     cdef int take_mail(self, Process p, list mail) except -1:
         """The messages that were packed with `p`."""
-        cdef pa_head head
-        cdef const uint8_t *body
+        cdef Record r
         for kind, flags, aux, record in mail:
-            body = <const uint8_t *><const char *><bytes>record
-            if flags & IS_CALL:
-                memcpy(&head, body, 40)
-                self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(body + 40, len(<bytes>record) - 40)))
-            else:
-                self.deliver(p, self.codec.receive(body + 8, len(<bytes>record) - 8))
+            r.kind = kind
+            r.flags = flags
+            r.aux = aux
+            r.body = <const uint8_t *><const char *><bytes>record
+            r.size = len(<bytes>record)
+            self.deliver(p, self.body_of(&r))
         return 0
 
     cdef int unpack_home(self, Process p, Record *r) except -1:
@@ -4764,10 +5140,10 @@ cdef class Scheduler:
         """A message to `p` can't be unpickled: a dead letter, and an error for whoever has called (S2.7)."""
         self.report("dead_letter", {"to": repr(p.pid), "error": error})
         if type(body) is tuple:
-            pid, ref = (<tuple>body)[1]
+            from_ = (<tuple>body)[1]
             if p.extra is not None:
-                p.extra.watchers.pop(ref, None)
-            self.send_down(<Pid>pid, <Ref>ref, p.pid, Crash.from_exception(error))
+                p.extra.watchers.pop(from_[1], None)
+            self.send_down(<Pid>from_[0], <Ref>from_[1], p.pid, Crash.from_exception(error))
         return 0
 
     cdef object scan(self, Process p, tuple patterns):
@@ -4818,6 +5194,64 @@ cdef inline bint is_closed(object body):
     if type(body) is tuple:
         return len(<tuple>body) == 3 and type((<tuple>body)[2]) is Encoded
     return type(body) is Encoded
+
+
+cdef bint is_request(object body):
+    """Whether a message in a mailbox asks for an answer: what `call` and `send_request` have made."""
+    if type(body) is not tuple or len(<tuple>body) != 3 or (<tuple>body)[0] is not CALL:
+        return False
+    from_ = (<tuple>body)[1]        # of what a user has made up, anything
+    return type(from_) is tuple and len(<tuple>from_) >= 2 and type((<tuple>from_)[0]) is Pid and type((<tuple>from_)[1]) is Ref
+
+
+cdef object mailbox_full(Pid to):
+    return MailboxFull(f"expected room in the mailbox of {to!r}, and it is full", reason=MAILBOX_FULL, target=to)
+
+
+cdef dict facts_of(MailboxLimit limit):
+    return {
+        "max_mailbox": limit.most or None,
+        "max_mailbox_bytes": limit.most_bytes or None,
+        "mailbox_policy": POLICIES[limit.policy],
+        "count": limit.count,
+        "bytes": limit.bytes if limit.most_bytes else None,
+        "dropped": limit.dropped,
+        "refused": limit.refused,
+        "suspended": limit.suspended,
+    }
+
+
+cdef Py_ssize_t weight_of(object body):
+    """About how many bytes a message of this endpoint takes: what was pickled exactly, the rest by its lengths. Looks at 1000 items at most."""
+    cdef int budget = 1000
+    return weigh((<tuple>body)[2] if is_request(body) else body, &budget, 0)
+
+
+cdef Py_ssize_t weigh(object body, int *budget, int depth):
+    cdef Py_ssize_t total
+    kind = type(body)
+    budget[0] -= 1
+    if kind is Encoded:
+        return len((<Encoded>body).data)
+    if kind is bytes or kind is str or kind is bytearray:
+        return 40 + len(body)
+    if kind is not tuple and kind is not list and kind is not dict and kind is not set and kind is not frozenset:
+        return 32
+    total = 56 + 8 * len(body)
+    if depth > 16:
+        return total
+    if kind is dict:
+        total += 32 * len(body)
+        for key, value in (<dict>body).items():
+            if budget[0] <= 0:
+                break
+            total += weigh(key, budget, depth + 1) + weigh(value, budget, depth + 1)
+        return total
+    for item in body:
+        if budget[0] <= 0:
+            break
+        total += weigh(item, budget, depth + 1)
+    return total
 
 
 cdef bint spin_for(Segment segment, uint32_t e, int64_t ns) noexcept nogil:

@@ -8,20 +8,25 @@ or anything of the node: a process of ours alone, in which nothing of the user's
 `multiprocess` also wants a resource tracker, one more interpreter, for its named semaphores and its shared memory. A
 node has neither: what would be told to a tracker goes to /dev/null. A worker whose program does use them starts a
 tracker then (`boot.forget_tracker`).
+
+Its listening socket has a name in a temporary folder, which a killed root would leave behind. So both are removed as
+soon as the socket is bound, and the root reaches it by a descriptor of it: nobody else can.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import types
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from multiprocess import connection, forkserver, resource_tracker, util
+from multiprocess import forkserver, process, resource_tracker, util
 
 __all__ = ["alive", "end", "ensure_running", "fork_first"]
 
@@ -32,6 +37,7 @@ _NOT_FOR_WORKERS = frozenset({"rich", "typer"})
 
 _server: Any = forkserver._forkserver
 _tracker: Any = resource_tracker._resource_tracker
+_reach = -1  # a descriptor of the listening socket's inode: its address is /proc/self/fd/<that>
 
 
 def fork_first() -> None:
@@ -51,17 +57,17 @@ def fork_first() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     with socket.socket(socket.AF_UNIX) as listener, _without_ctrl_c():
-        address: Any = connection.arbitrary_address("AF_UNIX")
-        listener.bind(address)
-        os.chmod(address, 0o600)
+        folder = tempfile.mkdtemp(prefix="parallel_actors-")
+        listener.bind(f"{folder}/listener")
         listener.listen()
+        address = _hide(f"{folder}/listener")
         alive_r, alive_w = os.pipe()
         try:
             pid = os.fork()
         except OSError:  # `ensure_running` tries once more, and says why it can't
             os.close(alive_r)
             os.close(alive_w)
-            os.unlink(address)
+            _unreach()
             return
         if pid == 0:
             _serve(listener.detach(), alive_r)
@@ -77,6 +83,7 @@ def _serve(listener: int, alive_r: int) -> NoReturn:
             if fd > 2 and fd not in (listener, alive_r):
                 with contextlib.suppress(OSError):  # the one that listed them
                     os.close(fd)
+        del _server.ensure_running  # a worker's program may have one of its own
         sys.modules["__main__"] = types.ModuleType("__main__")
         forkserver.main(listener, alive_r, [])
     except SystemExit:  # the root and all workers have ended
@@ -90,9 +97,36 @@ def _serve(listener: int, alive_r: int) -> NoReturn:
 
 def ensure_running() -> None:
     """Start the forkserver, if there is none."""
+    if alive():
+        return
     _prepare()
-    with _without_ctrl_c():
-        forkserver.ensure_running()
+    config = process.current_process()._config
+    folder, before = tempfile.mkdtemp(prefix="parallel_actors-"), config.get("tempdir")
+    config["tempdir"] = folder  # `multiprocess` puts the socket there
+    try:
+        with _without_ctrl_c():
+            type(_server).ensure_running(_server)
+        _server._forkserver_address = _hide(_server._forkserver_address)
+    finally:
+        config["tempdir"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hide(path: str) -> str:
+    """Remove the name of a listening socket, and its folder. Returns an address that this OS process alone has."""
+    global _reach
+    _unreach()
+    _reach = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    os.unlink(path)
+    os.rmdir(os.path.dirname(path))
+    return f"/proc/self/fd/{_reach}"
+
+
+def _unreach() -> None:
+    global _reach
+    if _reach >= 0:
+        os.close(_reach)
+        _reach = -1
 
 
 def _prepare() -> None:
@@ -100,6 +134,7 @@ def _prepare() -> None:
         os.environ.setdefault(variable, "1")
     if _tracker._fd is None:
         _tracker._fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    _server.ensure_running = ensure_running  # each start of a worker looks whether it is there
     forkserver.set_forkserver_preload([_PRELOAD])
     # `python -c` looks for modules in the current directory first: a user's dill.py there, or our own sources in a
     # clone, would be imported instead of the real ones. Workers get their sys.path from us, not from the forkserver.
@@ -134,7 +169,13 @@ def end() -> None:
     with contextlib.suppress(ChildProcessError):
         if alive():
             os.kill(_server._forkserver_pid, signal.SIGKILL)
-        _server._stop()
+        if _server._forkserver_pid is not None:
+            # As `_server._stop()`, which would unlink the address too.
+            os.close(_server._forkserver_alive_fd)
+            pid, _server._forkserver_pid = _server._forkserver_pid, None
+            _server._forkserver_alive_fd = _server._forkserver_address = None
+            os.waitpid(pid, 0)
+    _unreach()
     if _tracker._fd is not None:
         os.close(_tracker._fd)
         _tracker._fd = None

@@ -201,6 +201,7 @@ class Root:
             # Those that would take others' cores for it don't.
             spin=_SPIN if self._spins and len(self.workers) < len(self._cpus) else 0.0,
             max_reports=self.options.max_reports,
+            mailbox_limits=self.options.mailbox_limits(),
             forward_logs=self._log_fd is not None,
         )
         process: Any = self._context.Process(

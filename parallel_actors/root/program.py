@@ -61,7 +61,7 @@ class _Program:
 
     def ready(self) -> None:
         """All workers are up: the program starts. Called by the root's process."""
-        api.spawn_with((0, None, "main", True), 2, _main, (self.target, self.args), {})
+        api.spawn_with((0, None, "main", True, None), 2, _main, (self.target, self.args), {})
 
     def failed(self, why: str) -> None:
         self.code = 1
