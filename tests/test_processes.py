@@ -172,7 +172,7 @@ def where(to: pa.Pid) -> None:
 
 def spawn_where(to: pa.Pid, n: int) -> None:
     for _ in range(n):
-        pa.spawn(where, to)
+        pa.options(stealable=False).spawn(where, to)
 
 
 def sit_where(to: pa.Pid) -> None:

@@ -164,7 +164,7 @@ def test_arguments_and_spreading_spawns(run: Start) -> None:
 
         def main(args):
             for _ in range(10):
-                pa.spawn(where, pa.self_())
+                pa.options(stealable=False).spawn(where, pa.self_())
             print(args, sorted({pa.receive(timeout=30) for _ in range(10)}))
     """
     with run(text, args=("--flag", "x y")) as running:
