@@ -1,4 +1,4 @@
-"""Processes that run elsewhere: small instances of docs/internals.md (S2.1, S2.4, S4.2, S4.3, S9.7).
+"""Processes that run elsewhere: all interleavings of small instances (docs/internals.md; S2.1, S2.4, S4.2, S4.3, S9.7).
 
 The home H of a process p, one or two workers that steal it or to which it is moved and from which it comes back, and a
 third endpoint A with one process that watches p. A sends p a numbered stream, p sends A one, and may ask A something
