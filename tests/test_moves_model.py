@@ -1,4 +1,4 @@
-"""Processes that run elsewhere: small instances of docs/internals.md (S2.1, S2.4, S4.2, S4.3, S9.7).
+"""Processes that run elsewhere: all interleavings of small instances (docs/internals.md; S2.1, S2.4, S4.2, S4.3, S9.7).
 
 The home H of a process p, one or two workers that steal it or to which it is moved and from which it comes back, and a
 third endpoint A with one process that watches p. A sends p a numbered stream, p sends A one, and may ask A something
@@ -530,7 +530,12 @@ class Model:
                 p = p._replace(down=True, waiting=False)
         elif what == "RECALL":
             p = p._replace(recalled=True)
+            if p.frozen == 1 and self.broken == "a second recall packs at once":
+                p = p._replace(frozen=2)
+                self.put(s, f"{e}H", ("PACKED", self.carried(s, e, p)))
         elif what == "PAUSED":
+            if p.frozen != 1:
+                return
             p = p._replace(frozen=2, released=False)
             self.put(s, f"{e}H", ("PACKED", self.carried(s, e, p)))
             if self.broken == "who packs keeps nothing":
@@ -932,6 +937,7 @@ REPLACED_THIEF = {**TWO_THIEVES, "replaces": True}
 THERE_AND_BACK = {"moves": 2, "refusals": 1, "kills": "TH"}
 FULL = {"room": 1, "noise": 1, "moves": 1, "to_a": 2, "kills": "T"}
 CALL = {"start": "there", "moves": 1, "ask": True, "kills": "T"}
+RECALLED_TWICE = {"start": "there", "moves": 2, "refusals": 1}
 THIRD = {"moves": 2, "refusals": 1, "to_a": 0, "kills": "TA"}
 END = {"start": "there", "end": True, "monitors": 2, "moves": 1, "kills": "T"}
 END_FULL = {"start": "there", "end": True, "monitors": 2, "room": 1, "to_a": 2, "to_p": 0, "kills": "T"}
@@ -947,6 +953,7 @@ HOLD = [
     pytest.param(THERE_AND_BACK, id="there and back"),
     pytest.param(FULL, id="full rings"),
     pytest.param(CALL, id="recalled in a call"),
+    pytest.param(RECALLED_TWICE, id="recalled twice"),
     pytest.param(THIRD, id="the third dies"),
     pytest.param(END, id="an end"),
     pytest.param(END_FULL, id="an end, full rings"),
@@ -990,6 +997,7 @@ BROKEN = [
     ("nothing held for who leaves", THERE_AND_BACK, "p has got 0 of 1 records"),
     ("runs before it has arrived", FULL, "p has got 0 of 0 records, A 1 of 0"),
     ("a recall holds", CALL, "p is nowhere"),
+    ("a second recall packs at once", RECALLED_TWICE, "p has got 0 of 1 records"),
     ("what is packed runs on", THERE_AND_BACK, "p handles record 0 of A twice"),
     ("who packs keeps nothing", THERE_AND_BACK, "p is nowhere"),
     # The death of a third
