@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -58,8 +57,12 @@ def fork_first() -> None:
     sys.stderr.flush()
     with socket.socket(socket.AF_UNIX) as listener, _without_ctrl_c():
         folder = tempfile.mkdtemp(prefix="parallel_actors-")
-        listener.bind(f"{folder}/listener")
-        listener.listen()
+        try:
+            listener.bind(f"{folder}/listener")
+            listener.listen()
+        except OSError:
+            os.rmdir(folder)
+            raise
         address = _hide(f"{folder}/listener")
         alive_r, alive_w = os.pipe()
         try:
@@ -109,17 +112,30 @@ def ensure_running() -> None:
         _server._forkserver_address = _hide(_server._forkserver_address)
     finally:
         config["tempdir"] = before
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def _hide(path: str) -> str:
     """Remove the name of a listening socket, and its folder. Returns an address that this OS process alone has."""
     global _reach
     _unreach()
-    _reach = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    os.unlink(path)
-    os.rmdir(os.path.dirname(path))
+    try:
+        _reach = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    finally:  # there may be no descriptor left: this needs none
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
     return f"/proc/self/fd/{_reach}"
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder that may be gone already. There may be hardly a descriptor left: `shutil.rmtree` needs two."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.rmdir(folder)
+        except OSError:  # not empty: `multiprocess` has failed after it had bound the socket
+            for name in os.listdir(folder):
+                os.unlink(f"{folder}/{name}")
+            os.rmdir(folder)
 
 
 def _unreach() -> None:
