@@ -1258,10 +1258,19 @@ cdef class Scheduler:
         Returns what `guarded` was, for the end of it.
         """
         cdef int before = self.guarded
+        if not before:
+            self.guarded_at = pa_now()
         self.guarded = before or 1
         if self.tick is not None and not self.tick.armed:
             self.tick.arm(TICK_NS)
         return before
+
+    cdef bint guard_is_over(self, object frame) except -1:
+        """Whether what runs under `guard` has had its time: a module that is imported for it has more (a package broken off could not be imported again)."""
+        cdef int64_t took = self.ticked_at - self.guarded_at
+        if took < <int64_t>GRACE_TICKS * TICK_NS:
+            return False            # ticks that were late come at once
+        return took > <int64_t>IMPORT_TICKS * TICK_NS or self.tick.place(frame, self.base, NULL) != IN_IMPORT
 
     def clean_reason(self, reason):
         """A reason that can travel: itself where it is immutable, Encoded otherwise, a Crash where it can't be pickled."""
@@ -2489,9 +2498,11 @@ cdef class Scheduler:
                 self.tick.disarm()
             if self.guarded:
                 self.guarded += 1
-                if self.guarded > GRACE_TICKS and not self.collecting:
+                if self.guarded > GRACE_TICKS and not self.collecting and self.guard_is_over(frame):
                     self.guarded = 1        # what makes a reason of this has its own time
-                    raise TimeoutError("expected an exit reason, or a value in a process dictionary, to be pickled or unpickled in a second, and it wasn't")
+                    self.guarded_at = self.ticked_at
+                    raise TimeoutError("expected an exit reason, a value in a process dictionary, or a process that moves, to be pickled or unpickled "
+                                       "in a second, and it wasn't")
             return 0
         if self.tick.plain == 0 and p.flags & SYSTEM:
             self.tick.calibrate(self.base)
@@ -3803,8 +3814,9 @@ cdef class Scheduler:
             if p is None:
                 return 0            # it has ended, and said so
             if kind == RECALL:
-                p.flags |= MOVING
-                self.due_moves.append(p)
+                if not p.flags & FROZEN:        # a second order, while it waits for PAUSED
+                    p.flags |= MOVING
+                    self.due_moves.append(p)
             elif kind == DROP:
                 self.forget(p)
             elif kind == PAUSED:
