@@ -342,6 +342,7 @@ cdef class Scheduler:
     cdef bint gone(self, Pid other)
     cdef int send_bytes(self, object dest, bytes data) except -1
     cdef int take_alias(self, uint64_t lo, object body) except -1
+    cdef int pass_alias(self, uint64_t lo, bytes body) except -1
     cdef int add_link(self, Process p, Pid other) except -1
     cdef int remove_link(self, Process p, Pid other) except -1
     cdef int take_link(self, Process p, uint64_t lo, Pid other, uint64_t link_id) except -1

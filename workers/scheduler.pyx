@@ -1018,16 +1018,16 @@ cdef class Scheduler:
             return self.pass_alias(lo, (<char *>&lo)[:8] + data)
         return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ALIAS, 0, &lo, 8, data, True)
 
-    def pass_alias(self, uint64_t lo, bytes body):
+    cdef int pass_alias(self, uint64_t lo, bytes body) except -1:
         """A message to a reference that one of our processes has made on another worker: to there."""
         cdef uint32_t e = <uint32_t>(lo >> 52) - 1
         cdef uint64_t head = ALIAS
         if e >= self.segment.workers:
-            return
+            return 0
         # It may have begun there without our knowledge: then what was sent to it before lies here still.
         if self.segment.reserve_header(e, self.endpoint):
             self.catch_up(make_hi(self.segment.nonce, e, self.believed[e]), ld64_acquire(self.segment.ring_base(e, self.endpoint) + 128))
-        self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True)
+        return self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True)
 
     cdef int take_alias(self, uint64_t lo, object body) except -1:
         cdef Ref ref
@@ -1070,7 +1070,8 @@ cdef class Scheduler:
             n = len(payload)
         box = self.outbox(e)
         sender = self.current if self.behalf is None else self.behalf
-        if self.behind or sender is not None and sender.flags & CARRIED:
+        # What a home forwards is its own word, whoever it has it from.
+        if kind != FORWARD and (self.behind or sender is not None and sender.flags & CARRIED):
             nhead = self.wrap(&wrapped, sender, e, inc, kind, flags, aux, head, nhead)
             head = &wrapped
             kind = FROM
@@ -4004,11 +4005,24 @@ cdef class Scheduler:
         # here: what the fence waits for was sent before the record under way.
         if e == self.endpoint or hi_incarnation(hi) != self.believed[e] or self.reading[e]:
             return 0
-        if position == 0xFFFFFFFFFFFFFFFFULL:
-            while self.drain_one(e):
-                pass
-        else:
-            self.drain_one(e, position)
+        # What is read has nothing to do with who runs, or whose end is being told (see `poll`).
+        running = self.current
+        behalf = self.behalf
+        behind = self.behind
+        if self.tick is not None:
+            self.current = None
+        self.behalf = None
+        self.behind = 0
+        try:
+            if position == 0xFFFFFFFFFFFFFFFFULL:
+                while self.drain_one(e):
+                    pass
+            else:
+                self.drain_one(e, position)
+        finally:
+            self.current = running
+            self.behalf = behalf
+            self.behind = behind
         return 0
 
     cdef int signal_forwarded(self, uint32_t e, Record *r) except -1:
