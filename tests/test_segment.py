@@ -25,12 +25,13 @@ def test_the_header_says_what_was_asked_for(segment: Segment) -> None:
     assert segment.nonce != 0
     page = os.pread(segment.fd, PAGE, 0)
     assert b"PACTORS1" == page[:8]
-    assert (1,) == struct.unpack_from("=I", page, 8)
+    assert (2,) == struct.unpack_from("=I", page, 8)
     assert (segment.nonce, 2, 5, 65536) == struct.unpack_from("=IIII", page, 16)
-    slots, rings, names, store, total = struct.unpack_from("=5Q", page, 32)
+    slots, rings, names, store, total, steals = struct.unpack_from("=6Q", page, 32)
     assert PAGE == slots
     assert PAGE + 2 * PAGE == rings  # five slots of 1024, to whole pages
-    assert rings + 25 * (PAGE + 65536) == names
+    assert rings + 25 * (PAGE + 65536) == steals
+    assert steals + 2 * 64 * PAGE == names  # 64 slots for each worker
     assert names + 262144 * 32 == store
     assert os.fstat(segment.fd).st_size == total
 
@@ -109,7 +110,7 @@ def test_attach_refuses_what_is_no_segment() -> None:
         with pytest.raises(ValueError, match="to be a segment of parallel_actors"):
             Segment.attach(fd, [])
         os.pwrite(fd, b"PACTORS1" + struct.pack("=I", 99), 0)
-        with pytest.raises(ValueError, match=r"layout version 1, got: 99.*restart the run"):
+        with pytest.raises(ValueError, match=r"layout version 2, got: 99.*restart the run"):
             Segment.attach(fd, [])
         os.pwrite(fd, struct.pack("=I", 1), 8)
         with pytest.raises(ValueError, match="expected a segment of 0 bytes, got: 8192"):

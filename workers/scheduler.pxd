@@ -172,6 +172,7 @@ cdef class Place:
     cdef uint64_t passed                # LINKs and MONITORs: that the stub has forwarded; that the process has got from there
     cdef list held                      # stub: [(kind, flags, aux, bytes)] until it is known who runs it; None: everything is forwarded
     cdef bint leaving                   # stub: it has been sent, and what it left is kept; else, with `held`, it was recalled, or is being stolen
+    cdef bint paused                    # process, frozen: its home holds what comes for it
     cdef list timers                    # [(hi, lo, deadline, period, message)] that it has taken along, and gets back if it stays
     cdef list believed                  # process: the incarnations that its home knows of, as far as it is told; None: all live
     cdef dict fences                    # process: endpoint -> (hi, position) of a former host's ring to there, its incarnation
@@ -322,6 +323,7 @@ cdef class Scheduler:
     cdef bint hog_due               # a tick has passed since a hog had its turn
     cdef bint asleep                # in epoll
     cdef int guarded                # ticks since user code began on the runtime's own account (a reason, say); 0 = none does
+    cdef int64_t guarded_at         # when that was
     cdef readonly bint forked       # this is a copy, in an OS process that user code has forked: it must not touch the rings
     cdef int64_t spin               # ns that a look at the rings goes on before it becomes a sleep; 0: not at all
     cdef object stood_at            # (frame, instruction) of the latest tick in code that may hold a lock
@@ -414,6 +416,7 @@ cdef class Scheduler:
     cdef bint gone(self, Pid other)
     cdef int send_bytes(self, object dest, bytes data) except -1
     cdef int take_alias(self, uint64_t lo, object body) except -1
+    cdef int pass_alias(self, uint64_t lo, bytes body) except -1
     cdef int add_link(self, Process p, Pid other) except -1
     cdef int remove_link(self, Process p, Pid other) except -1
     cdef int take_link(self, Process p, uint64_t lo, Pid other, uint64_t link_id) except -1
@@ -538,6 +541,7 @@ cdef class Scheduler:
     cdef int out_of_memory(self) except -1
     cdef int keep_ballast(self) except -1
     cdef int guard(self) except -1
+    cdef bint guard_is_over(self, object frame) except -1
     cdef int tell_of_end(self, Process p, Extra extra, object reason) except -1
     cdef int poll(self, int64_t wait_ns) except -1
     cdef int turn_over(self, int64_t wait_ns) except -1

@@ -1379,16 +1379,16 @@ cdef class Scheduler:
             return self.pass_alias(lo, (<char *>&lo)[:8] + data)
         return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ALIAS, 0, &lo, 8, data, True)
 
-    def pass_alias(self, uint64_t lo, bytes body):
+    cdef int pass_alias(self, uint64_t lo, bytes body) except -1:
         """A message to a reference that one of our processes has made on another worker: to there."""
         cdef uint32_t e = <uint32_t>(lo >> 52) - 1
         cdef uint64_t head = ALIAS
         if e >= self.segment.workers:
-            return
+            return 0
         # It may have begun there without our knowledge: then what was sent to it before lies here still.
         if self.segment.reserve_header(e, self.endpoint):
             self.catch_up(make_hi(self.segment.nonce, e, self.believed[e]), ld64_acquire(self.segment.ring_base(e, self.endpoint) + 128))
-        self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True)
+        return self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True)
 
     cdef int take_alias(self, uint64_t lo, object body) except -1:
         cdef Ref ref
@@ -1431,6 +1431,7 @@ cdef class Scheduler:
             n = len(payload)
         box = self.outbox(e)
         sender = self.current if self.behalf is None else self.behalf
+        # What a home forwards, and what endpoints say to each other, is their own word, whoever they have it from.
         if kind < FORWARD and (self.behind or sender is not None and sender.flags & CARRIED):
             nhead = self.wrap(&wrapped, sender, e, inc, kind, flags, aux, head, nhead)
             head = &wrapped
@@ -1519,7 +1520,7 @@ cdef class Scheduler:
     cdef int wait_published(self, Process p) except -1:
         """Suspend the running process, which is not at home, until its home can read all that it was told."""
         cdef Outbox box = self.outbox(hi_endpoint(p.pid.hi))
-        while box.queued_count and p is self.current and not p.flags & EXITING and box.peer_incarnation == hi_incarnation(p.pid.hi):
+        while not is_published(box) and p is self.current and not p.flags & EXITING and box.peer_incarnation == hi_incarnation(p.pid.hi):
             self.flow_waiting.append((p, box, True))
             self.block(p, FLOW)
         return 0
@@ -1619,10 +1620,19 @@ cdef class Scheduler:
         Returns what `guarded` was, for the end of it.
         """
         cdef int before = self.guarded
+        if not before:
+            self.guarded_at = pa_now()
         self.guarded = before or 1
         if self.tick is not None and not self.tick.armed:
             self.tick.arm(TICK_NS)
         return before
+
+    cdef bint guard_is_over(self, object frame) except -1:
+        """Whether what runs under `guard` has had its time: a module that is imported for it has more (a package broken off could not be imported again)."""
+        cdef int64_t took = self.ticked_at - self.guarded_at
+        if took < <int64_t>GRACE_TICKS * TICK_NS:
+            return False            # ticks that were late come at once
+        return took > <int64_t>IMPORT_TICKS * TICK_NS or self.tick.place(frame, self.base, NULL) != IN_IMPORT
 
     def clean_reason(self, reason):
         """A reason that can travel: itself where it is immutable, Encoded otherwise, a Crash where it can't be pickled."""
@@ -1864,8 +1874,8 @@ cdef class Scheduler:
                 self.hold(other.lo, UNLINK, 0, 0, (<char *>&head)[:32])
         else:
             self.put(hi_endpoint(other.hi), hi_incarnation(other.hi), UNLINK, 0, &head, 32, None, False)
-        if p.pid.hi != self.hi:
-            # After it: a link too many among the home's copies does nothing, one that is missing would never fire.
+        if p.pid.hi != self.hi and (other.hi == self.hi or not self.outbox(hi_endpoint(other.hi)).queued_count):
+            # After it, and not while it can't be read: a link too many among the home's copies does nothing, one that is missing would never fire.
             self.tell_home(p, UNLINKED_FROM, other.hi, other.lo, link.peer)
         return 0
 
@@ -2889,9 +2899,11 @@ cdef class Scheduler:
                 self.tick.disarm()
             if self.guarded:
                 self.guarded += 1
-                if self.guarded > GRACE_TICKS and not self.collecting:
+                if self.guarded > GRACE_TICKS and not self.collecting and self.guard_is_over(frame):
                     self.guarded = 1        # what makes a reason of this has its own time
-                    raise TimeoutError("expected an exit reason, or a value in a process dictionary, to be pickled or unpickled in a second, and it wasn't")
+                    self.guarded_at = self.ticked_at
+                    raise TimeoutError("expected an exit reason, a value in a process dictionary, or a process that moves, to be pickled or unpickled "
+                                       "in a second, and it wasn't")
             return 0
         if self.tick.plain == 0 and p.flags & SYSTEM:
             self.tick.calibrate(self.base)
@@ -3544,7 +3556,7 @@ cdef class Scheduler:
                 if p.state != BLOCKED or p.wait != FLOW:
                     continue
                 if item[2]:
-                    if box.queued_count:
+                    if not is_published(box):
                         self.flow_waiting.append(item)
                     else:
                         self.enqueue(p)
@@ -3685,8 +3697,6 @@ cdef class Scheduler:
             return self.stop_processes(<int>head.a)
         if kind >= STOLEN:
             return self.signal_of_host(e, r)
-        if kind == 0:
-            return 0            # a FROM that had a fence to tell, and nothing else
         # The rest is addressed to a process: hold it for the unborn.
         memcpy(&lo, r.body, 8)
         p = self.local(lo)
@@ -4065,6 +4075,8 @@ cdef class Scheduler:
         elif p.state != QUEUED:
             self.enqueue(p)
         self.restore_timers(p)
+        if place.fences:
+            p.flags |= CARRIED          # those that were noted when it left, in vain, do no harm; but they must not grow old
         self.nobody_gone = True         # who has died since comes in its turn
         try:
             for kind, flags, aux, body in held or ():
@@ -4183,8 +4195,9 @@ cdef class Scheduler:
                 continue
             ring = self.segment.ring_base(host, e)
             tail = ld64_acquire(ring + 128)
-            if tail == ld64_acquire(ring + 256) or ld64_acquire(ring) >> 32 != incarnation:
-                continue        # all is read, or `e` has heard of its death
+            if tail == ld64_acquire(ring + 256) or ld64_acquire(ring) >> 32 > incarnation:
+                continue        # all is read, or it is another one's that has run nothing of ours
+            incarnation = <uint32_t>(ld64_acquire(ring) >> 32)
             hi = make_hi(self.segment.nonce, host, incarnation)
             if e == self.endpoint:
                 self.catch_up(hi, tail)
@@ -4254,6 +4267,7 @@ cdef class Scheduler:
                 self.forget(p)
             elif kind == PAUSED:
                 # Nothing comes for it any more.
+                p.extra.place.paused = True
                 p.flags |= MOVING
                 self.due_moves.append(p)
             else:
@@ -4308,7 +4322,12 @@ cdef class Scheduler:
         elif kind == STAYS:
             error = self.reason_value(encoded(<bytes>r.body[8:r.size]))
             self.release_held(p)
-            self.moved(head.a, error)
+            if type(error) is str and error == AGAIN:
+                if head.a in self.moves:
+                    p.flags |= MOVING
+                    self.due_moves.append(p)
+            else:
+                self.moved(head.a, error)
         elif kind == PACKED:
             self.unpack_home(p, r)
         return 0
@@ -4423,6 +4442,8 @@ cdef class Scheduler:
         memcpy(&wrapped, r.body, WRAP)
         if wrapped.fence:
             self.catch_up(wrapped.fence, wrapped.position)
+        if not wrapped.kind:
+            return 0            # that was all it had to say
         if hi_incarnation(wrapped.home) < self.believed[hi_endpoint(wrapped.home)] and wrapped.kind != SPAWN:
             return 0            # we have told all here that it is dead
         inner.kind = wrapped.kind
@@ -4439,11 +4460,24 @@ cdef class Scheduler:
         # here: what the fence waits for was sent before the record under way.
         if e == self.endpoint or hi_incarnation(hi) != self.believed[e] or self.reading[e]:
             return 0
-        if position == 0xFFFFFFFFFFFFFFFFULL:
-            while self.drain_one(e):
-                pass
-        else:
-            self.drain_one(e, position)
+        # What is read has nothing to do with who runs, or whose end is being told (see `poll`).
+        running = self.current
+        behalf = self.behalf
+        behind = self.behind
+        if self.tick is not None:
+            self.current = None
+        self.behalf = None
+        self.behind = 0
+        try:
+            if position == 0xFFFFFFFFFFFFFFFFULL:
+                while self.drain_one(e):
+                    pass
+            else:
+                self.drain_one(e, position)
+        finally:
+            self.current = running
+            self.behalf = behalf
+            self.behind = behind
         return 0
 
     cdef int signal_forwarded(self, uint32_t e, Record *r) except -1:
@@ -4758,9 +4792,18 @@ cdef class Scheduler:
                 return True
         if not self.between_messages(p):
             return True             # it comes again by itself, when its message is handled
-        if self.backlog or p.extra is not None and p.extra.aliases:
+        if p.pid.hi != self.hi and p.flags & FROZEN:
+            if not p.extra.place.paused:
+                return False            # for the word of its home, or until its arrival is published
+            if self.backlog or p.extra.aliases:
+                # Its home holds what comes for it: not for long. Once more from the beginning.
+                self.thaw(p)
+                self.tell_home(p, STAYS, 0, 0, 0, self.codec.encode(AGAIN))
+                p.flags &= ~MOVING
+                return True
+        elif self.backlog or p.extra is not None and p.extra.aliases:
             return False
-        if p.pid.hi != self.hi and not p.flags & FROZEN:
+        elif p.pid.hi != self.hi:
             p.flags |= FROZEN
             p.flags &= ~MOVING
             self.tell_home(p, PAUSE, 0, 0, 0)
@@ -4779,7 +4822,7 @@ cdef class Scheduler:
         if p.flags & EXITING:
             return True
         if self.backlog:
-            return False
+            return False                # it looks again at what is above
         data = self.pack(p) + user
         p.flags &= ~MOVING
         if p.pid.hi == self.hi:
@@ -4793,6 +4836,7 @@ cdef class Scheduler:
 
     cdef int thaw(self, Process p) except -1:
         p.flags &= ~FROZEN
+        p.extra.place.paused = False
         if p.state == IDLE and (p.first is not None or p.kind != CALLBACK):
             self.enqueue(p)
         return 0
@@ -5276,6 +5320,7 @@ cdef void last_words():
             pass        # closed: there is nobody left to tell
 
 
+cdef str AGAIN = "again"            # instead of an error: the host could not pack it just now
 cdef tuple FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 
 
@@ -5290,6 +5335,11 @@ cdef int forget_endpoint(Extra extra, uint32_t e, uint32_t inc) except -1:
 
 def _second(pair):
     return pair[1]
+
+
+cdef bint is_published(Outbox box) noexcept:
+    """Whether all that was put there can be read, and one more short record could be at once."""
+    return not box.queued_count and (not box.usable or box._room(256))
 
 
 cdef Encoded encoded(bytes data):
