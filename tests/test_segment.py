@@ -112,7 +112,7 @@ def test_attach_refuses_what_is_no_segment() -> None:
         os.pwrite(fd, b"PACTORS1" + struct.pack("=I", 99), 0)
         with pytest.raises(ValueError, match=r"layout version 2, got: 99.*restart the run"):
             Segment.attach(fd, [])
-        os.pwrite(fd, struct.pack("=I", 1), 8)
+        os.pwrite(fd, struct.pack("=I", 2), 8)
         with pytest.raises(ValueError, match="expected a segment of 0 bytes, got: 8192"):
             Segment.attach(fd, [])
     finally:
