@@ -27,7 +27,7 @@ def dance(count: int) -> tuple[int, int, int, int]:
     """Start `count` processes that wait on stacks, end them in no order, twice: how mappings and chunks have grown."""
     most, grown, mapped, in_use = 0, 0, mappings(), chunks.in_use()
     for seed in range(2):
-        watched = [pa.spawn_monitor(park) for _ in range(count)]
+        watched = [pa.options(stealable=False).spawn_monitor(park) for _ in range(count)]
         pa.sleep(0)
         while pa.process_info(watched[-1][0], "status") != "waiting":
             pa.sleep(0)
