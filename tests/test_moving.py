@@ -152,6 +152,11 @@ def test_mail_moves_in_order(node: pa.ActorSystem) -> None:
     assert found == expected
 
 
+def say_and_wait_for(gate: pa.Pid) -> str:
+    pa.send(gate, "waiting")
+    return wait_for(gate)
+
+
 def wait_for(gate: pa.Pid) -> str:
     pa.receive(("open", gate), timeout=WAIT)
     return "open"
@@ -757,7 +762,8 @@ def test_one_that_is_busy_moves_when_it_can(node: pa.ActorSystem) -> None:
     for home in (True, False):
         pid = server()
         to(pid, 0 if home else 2)
-        asking = pa.send_request(pid, ("run", wait_for, (pa.self_(),)))
+        asking = pa.send_request(pid, ("run", say_and_wait_for, (pa.self_(),)))
+        assert get() == "waiting"
         with pytest.raises(pa.CallTimeout, match="did not move to worker 1"):
             migrate(pid, 1, timeout=0.05)
         assert worker_of(pid) == (0 if home else 2)
