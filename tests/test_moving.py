@@ -152,6 +152,11 @@ def test_mail_moves_in_order(node: pa.ActorSystem) -> None:
     assert found == expected
 
 
+def say_and_wait_for(gate: pa.Pid) -> str:
+    pa.send(gate, "waiting")
+    return wait_for(gate)
+
+
 def wait_for(gate: pa.Pid) -> str:
     pa.receive(("open", gate), timeout=WAIT)
     return "open"
@@ -527,16 +532,16 @@ def test_what_sys_keeps_moves_along(node: pa.ActorSystem, logged: None) -> None:
     assert after["start_time"] == before["start_time"]
     assert after["messages_in"] == before["messages_in"] + 2  # the question, and "two"
     pa.sys_.trace(pid, False)
-    assert [message[2] for message in mail() if message[0] == "logged"] == [
-        f"{pid!r} got 'one'",
-        f"{pid!r} got 'two'",
-    ]
-    # One that is suspended stays so.
+    seen = [message[2] for message in mail() if message[0] == "logged"]
+    assert [text for text in seen if "debug" not in text] == [f"{pid!r} got 'one'", f"{pid!r} got 'two'"]
+    # One that is suspended waits on a stack: it moves when it goes on.
     pa.sys_.suspend(pid)
     pa.send(pid, "three")
-    to(pid, 2)
+    with pytest.raises(pa.CallTimeout):
+        migrate(pid, 2, timeout=0.05)  # it waits in the middle of a message
     assert pa.sys_.get_state(pid) == ["one", "two"]
     pa.sys_.resume(pid)
+    eventually(lambda: worker_of(pid) == 2, "it moves now")
     eventually(lambda: state_of(pid) == ["one", "two", "three"], "it goes on")
     assert pa.sys_.get_status(pid)["status"] == "running"
 
@@ -638,3 +643,240 @@ def fails_to_call() -> str:
     except pa.ActorError as error:
         return type(error).__name__
     return "nothing"
+
+
+# --- what can't move --------------------------------------------------------------------------------------------------
+
+
+class Stubborn:
+    """Raises, or computes without end, when it is pickled or unpickled."""
+
+    def __init__(self, at: str, how: str) -> None:
+        self.at, self.how = at, how
+
+    def __getstate__(self) -> dict[str, str]:
+        self.resist("pickle")
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__dict__.update(state)
+        self.resist("unpickle")
+
+    def resist(self, now: str) -> None:
+        if self.at == now and self.how == "raise":
+            raise ValueError("I stay here")
+        while self.at == now and self.how == "hang":
+            pass
+
+
+def become(state: list[Any], at: str, how: str) -> list[Any]:
+    return [*state, Stubborn(at, how)]
+
+
+class Holder(Server):
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        match request:
+            case ("hold", at, how):
+                return pa.Reply("held", [*state, Stubborn(at, how)])
+            case ("lock",):
+                return pa.Reply("held", [*state, threading.Lock()])
+            case "release":
+                return pa.Reply("free", [each for each in state if isinstance(each, int)])
+            case "kept":
+                return pa.Reply([each for each in state if isinstance(each, int)], state)
+        return super().handle_call(request, from_, state)
+
+
+@contract("S9.7", "S10.1", partly=True)
+@pytest.mark.parametrize("host", [0, 1])
+@pytest.mark.parametrize(
+    "request_",
+    [("lock",), ("hold", "pickle", "raise"), ("hold", "unpickle", "raise"), ("hold", "unpickle", "hang")],
+    ids=["lock", "pickle", "unpickle", "hang"],
+)
+def test_what_cannot_move_stays_and_goes_on(
+    node: pa.ActorSystem, logged: None, host: int, request_: tuple[str, ...]
+) -> None:
+    pa.trap_exit(True)
+    pid: Any = pa.options(worker=0, name="stays").start_link(Holder, 1)
+    to(pid, host)
+    watch = pa.monitor(pid)
+    timer = pa.call(pid, ("run", pa.send_after, (1000, pid, "never")))
+    pa.call(pid, ("run", pa.send_after, (0.05, pid, 2)))
+    target = 1 - host
+    assert pa.call(pid, request_) == "held"
+    with pytest.raises(Exception, match="I stay here|pickle|in a second") as failure:  # noqa: PT011
+        migrate(pid, target, timeout=WAIT)
+    assert not isinstance(failure.value, pa.CallTimeout | pa.NoProc)
+    pa.send(pid, 3)
+    assert worker_of(pid) == host
+    assert 900 < told(pid, pa.read_timer, timer) <= 1000
+    eventually(lambda: sorted(pa.call(pid, "kept")) == [1, 2, 3], "it goes on")
+    reports = [message for message in mail() if type(message) is tuple and message[0] == "logged"]
+    assert len(reports) == 1, reports
+    assert repr(pid) in reports[0][2]
+    # Without that it moves, with all that it had.
+    assert pa.call(pid, "release") == "free"
+    to(pid, target)
+    assert sorted(pa.call(pid, "kept")) == [1, 2, 3]
+    assert 900 < told(pid, pa.cancel_timer, timer) <= 1000
+    assert pa.whereis("stays") == pid
+    pa.exit(pid, "kill")
+    assert Puppet.reason_of(watch) == "killed"
+    assert get() == pa.Exit(pid, "killed")
+    pa.trap_exit(False)
+
+
+@contract("S9.7", "S10.1", partly=True)
+def test_what_is_refused_at_the_call_site(node: pa.ActorSystem) -> None:
+    pid = server()
+    body = puppet(0)
+    with pytest.raises(ValueError, match="whose body is a function holds a stack"):
+        migrate(body.pid, 1)
+    assert body.alive
+    for worker in (-1, WORKERS, 1.0, "1", None, True):
+        with pytest.raises(ValueError, match="expected worker to be the number of a worker of this system"):
+            migrate(pid, worker)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected another process to move, got the caller itself"):
+        migrate(pa.self_(), 1)
+    with pytest.raises(pa.RemoteError, match="expected another process to move, got the caller itself"):
+        told(pid, migrate, pid, 1)
+    eventually(lambda: not pa.is_alive(pid), "that was an error of the server's")
+    with pytest.raises(pa.NoProc):
+        migrate(pid, 1)
+    with pytest.raises(pa.NotRegistered):
+        migrate("nobody", 1)
+    for wrong in (1, None, ["pid"]):
+        with pytest.raises(TypeError, match="expected"):
+            migrate(wrong, 1)  # type: ignore[arg-type]
+    with pytest.raises(pa.NoProc):
+        body.do(migrate, pa.self_(), 1)  # a guest has no other place
+    alive = server()
+    for timeout in ("1", -1):
+        with pytest.raises((TypeError, ValueError), match="expected"):
+            migrate(alive, 1, timeout=timeout)  # type: ignore[arg-type]
+
+
+@contract("S9.7", partly=True)
+def test_one_that_is_busy_moves_when_it_can(node: pa.ActorSystem) -> None:
+    for home in (True, False):
+        pid = server()
+        to(pid, 0 if home else 2)
+        asking = pa.send_request(pid, ("run", say_and_wait_for, (pa.self_(),)))
+        assert get() == "waiting"
+        with pytest.raises(pa.CallTimeout, match="did not move to worker 1"):
+            migrate(pid, 1, timeout=0.05)
+        assert worker_of(pid) == (0 if home else 2)
+        pa.send(pid, ("open", pa.self_()))
+        assert asking.wait(WAIT) == "open"
+        eventually(lambda: worker_of(pid) == 1, "it moves now")  # noqa: B023
+
+
+@contract("S1.9", "S9.7", partly=True)
+@ways
+@pytest.mark.parametrize("by", [GUEST, 0, 1, 2])
+def test_a_kill_of_one_that_moved(node: pa.ActorSystem, first: int, then: int, by: int) -> None:
+    # Also while it computes without end.
+    for busy in (False, True):
+        pid = server()
+        to(pid, first)
+        to(pid, then)
+        watch = Puppet(pid).watch()
+        if busy:
+            request = pa.send_request(pid, ("run", compute, (pa.self_(),)))
+            assert get() == "computing"
+        place(by).do(pa.exit, pid, "kill")
+        assert Puppet.reason_of(watch) == "killed"
+        if busy:
+            with pytest.raises(pa.ActorError):
+                request.wait(WAIT)
+        assert not pa.is_alive(pid)
+
+
+def compute(asker: pa.Pid) -> None:
+    pa.send(asker, "computing")
+    while True:
+        pass
+
+
+# --- all at once ------------------------------------------------------------------------------------------------------
+
+
+class Sender(pa.GenServer):
+    """Sends its next numbers to a receiver when it is told to."""
+
+    def init(self, receiver: pa.Pid) -> Any:
+        return pa.Ok((receiver, 0))
+
+    def handle_info(self, count: int, state: Any) -> Any:
+        receiver, number = state
+        for each in range(number, number + count):
+            pa.send(receiver, (pa.self_(), each, bytes(0 if each % 7 else 20_000)))
+        return pa.NoReply((receiver, number + count))
+
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        pa.send(state[0], (pa.self_(), "end", state[1]))
+        return pa.Reply(state[1], state)
+
+
+class Receiver(pa.GenServer):
+    """Keeps what came, by sender."""
+
+    def init(self) -> Any:
+        return pa.Ok({})
+
+    def handle_info(self, message: Any, state: Any) -> Any:
+        state.setdefault(message[0], []).append(message[1])
+        return pa.NoReply(state)
+
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        return pa.Reply(state, state)
+
+
+# Who sends how many, or who moves where: the receiver is 0, the senders 1 to 4; GUEST is the test itself.
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.sampled_from([GUEST, 1, 2, 3, 4]), st.integers(1, 12)),
+        st.tuples(st.just("move"), st.integers(0, 4), st.integers(0, WORKERS - 1)),
+        st.tuples(st.just("order"), st.integers(0, 4), st.integers(0, WORKERS - 1)),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@contract("S2.1", "S2.4", "S9.7", partly=True)
+@given(steps=steps)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_order_holds_while_all_move(node: pa.ActorSystem, steps: list[tuple[str, int, int]]) -> None:
+    # "move" waits until it is there, "order" doesn't.
+    receiver: Any = pa.options(worker=0).start(Receiver)
+    pids: list[pa.Pid] = [receiver]
+    for worker in (0, 1, 2, 0):
+        sender: Any = pa.options(worker=worker).start(Sender, receiver)
+        pids.append(sender)
+    here, said, movers = pa.self_(), 0, []
+    for what, who, value in steps:
+        if what == "move":
+            to(pids[who], value)
+        elif what == "order":
+            movers.append(pa.options(worker=who % WORKERS).spawn_monitor(migrate, pids[who], value, WAIT)[1])
+        elif who == GUEST:
+            for each in range(said, said + value):
+                pa.send(receiver, (here, each, bytes(0 if each % 7 else 20_000)))
+            said += value
+        else:
+            pa.send(pids[who], value)
+    counts = {sender: pa.call(sender, "end", timeout=WAIT) for sender in pids[1:]}
+    pa.send(receiver, (here, "end"))
+    counts[here] = said
+    eventually(
+        lambda: all(found and found[-1] == "end" for found in map(pa.call(receiver, "got").get, counts)),
+        "all have come to their end",
+    )
+    for sender, found in pa.call(receiver, "got").items():
+        assert found == [*range(counts[sender]), "end"]
+    for watch in movers:
+        assert Puppet.reason_of(watch) in ("normal", "noproc")
+    for pid in pids:
+        pa.exit(pid, "kill")

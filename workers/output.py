@@ -279,6 +279,14 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
             facts["message_queue_len"],
             extra={"event": kind, "pid": facts["pid"], "message_queue_len": facts["message_queue_len"]},
         )
+    elif kind == "stays":
+        why = f"{type(facts['error']).__name__}: {facts['error']}"
+        _SCHEDULE.warning(
+            "process %r can't move, and goes on where it is: %s",
+            facts["pid"],
+            why,
+            extra={"event": kind, "pid": facts["pid"], "reason": why},
+        )
     elif kind == "abandoned":
         _CRASHES.error(
             "process %r swallowed its kill (%s) again and again: its stack was abandoned. "

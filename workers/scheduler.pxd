@@ -310,6 +310,7 @@ cdef class Scheduler:
     cdef list arriving              # processes that have arrived, while their homes can't read that yet
     cdef list late_ends             # (hi, lo, passed) of ENDED that wait until what they have sent can be read
     cdef dict moves                 # lo -> Move: of our processes
+    cdef list packages              # (kind, endpoint, its incarnation, bytes): ARRIVE and PACKED that wait to be unpacked
     cdef list due_moves             # Processes that are to be moved, or packed, when they can be
     cdef dict moved_timers          # (hi, lo) -> Pid with which a timer has moved away
     cdef Process behalf             # whose end is being told, when it isn't `current`
@@ -475,6 +476,7 @@ cdef class Scheduler:
     cdef int moved(self, uint64_t lo, object error) except -1
     cdef bint between_messages(self, Process p) noexcept
     cdef int make_moves(self) except -1
+    cdef int unpack_all(self, int64_t only) except -1
     cdef bint try_move(self, Process p) except -1
     cdef bytes pack(self, Process p)
     cdef list unpack(self, Process p, bytes data)

@@ -586,6 +586,7 @@ cdef class Scheduler:
         self.late_ends = []
         self.moves = {}
         self.due_moves = []
+        self.packages = []
         self.moved_timers = {}
         self.outboxes = [None] * n
         self.inboxes = [None] * n
@@ -2651,7 +2652,7 @@ cdef class Scheduler:
             self.turn += 1
             if self.segment.any_dirty(self.endpoint) or self.again_count or self.backlog or self.turn & 15 == 0:
                 self.poll(0)
-            if self.due_moves:
+            if self.due_moves or self.packages:
                 self.make_moves()
             p = self.next_process()
             if p is not None:
@@ -4133,6 +4134,7 @@ cdef class Scheduler:
         some = self.away[e]
         if not some:
             return 0
+        self.unpack_all(e)
         lost = []
         for p in list((<dict>some).values()):
             place = p.extra.place
@@ -4254,7 +4256,8 @@ cdef class Scheduler:
             p = self.find(head.a)       # it has come home
             return 0 if p is None else self.fire_gone(p, None)
         if kind == ARRIVE:
-            return self.arrive(e, r)
+            self.packages.append((kind, e, self.believed[e], <bytes>r.body[:r.size]))
+            return 0
         if kind == RECALL or kind == DROP or kind == KEEP or kind == PAUSED:
             some = self.foreign[e]
             p = <Process>(<dict>some).get(head.a) if some else None
@@ -4329,7 +4332,7 @@ cdef class Scheduler:
             else:
                 self.moved(head.a, error)
         elif kind == PACKED:
-            self.unpack_home(p, r)
+            self.packages.append((kind, e, self.believed[e], <bytes>r.body[:r.size]))
         return 0
 
     cdef int begun(self, Process p) except -1:
@@ -4757,11 +4760,38 @@ cdef class Scheduler:
     cdef int make_moves(self) except -1:
         """Carry out what moves are due; those that can't be yet are tried again."""
         cdef Process p
-        cdef list due = self.due_moves
+        cdef list due
+        self.unpack_all(-1)
+        due = self.due_moves
         self.due_moves = []
         for p in due:
             if p.flags & MOVING and not p.flags & EXITING and not self.try_move(p) and p not in self.due_moves:
                 self.due_moves.append(p)
+        return 0
+
+    cdef int unpack_all(self, int64_t only) except -1:
+        """Unpack what has come (from one endpoint; -1: from all). User code runs: not in a tick, where another process may import, or hold a lock."""
+        cdef Record r
+        cdef Process p
+        cdef uint64_t lo
+        packages = self.packages
+        self.packages = []
+        for kind, e, inc, body in packages:
+            if only >= 0 and e != only:
+                self.packages.append((kind, e, inc, body))
+                continue
+            if inc != self.believed[e] and (only < 0 or kind == ARRIVE):
+                continue            # of a home that is dead; what hosts had packed was unpacked when we heard of their end
+            r.kind = kind
+            r.body = <const uint8_t *><const char *><bytes>body
+            r.size = len(<bytes>body)
+            if kind == ARRIVE:
+                self.arrive(e, &r)
+                continue
+            memcpy(&lo, r.body, 8)
+            p = self.find(lo)
+            if p is not None and p.flags & AWAY and p.extra.place.host == e and p.extra.place.held is not None and not p.extra.place.leaving:
+                self.unpack_home(p, &r)
         return 0
 
     cdef bint try_move(self, Process p) except -1:
