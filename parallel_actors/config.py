@@ -222,6 +222,10 @@ class Options:
     """How many workers there may be at the same time (`add_worker`). A place that isn't taken costs a descriptor in
     each worker. None: twice `workers`, at least the usable cores and 8, as far as there is room beside the guests."""
 
+    rebalance: bool = True
+    """Move GenServers and typed actors from workers that have too much to do to others, while they run. Those that are
+    started with `options(stealable=False)` or `options(worker=...)` stay."""
+
     stop_timeout: float = 5.0
     """Seconds that a stop waits for the processes to end before what is left is killed."""
 
@@ -287,6 +291,7 @@ class Settings(TypedDict, total=False):
     workers: int | None
     guests: int | None
     max_workers: int | None
+    rebalance: bool | None
     stop_timeout: float | None
     stuck_timeout: float | None
     long_schedule: float | None
@@ -306,6 +311,7 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "workers": _whole_number(1, MAX_ENDPOINTS - 2),
     "guests": _whole_number(1, MAX_ENDPOINTS - 2),
     "max_workers": _whole_number(1, MAX_ENDPOINTS - 2),
+    "rebalance": _flag,
     "stop_timeout": _seconds,
     "stuck_timeout": _seconds,
     "long_schedule": _seconds,

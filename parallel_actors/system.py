@@ -160,7 +160,7 @@ class ActorSystem:
     'normal'
 
     Args:
-        settings: `workers`, `max_workers`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`, `max_reports`, `max_mailbox`,
+        settings: `workers`, `max_workers`, `rebalance`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`, `max_reports`, `max_mailbox`,
             `prefix_output`, `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from
             `PARALLEL_ACTORS_<NAME>`, then from `[tool.parallel_actors]` in pyproject.toml.
 

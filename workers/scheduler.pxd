@@ -48,6 +48,7 @@ cdef enum Flag:
     AWAY = 32768        # a stub: the process runs on another worker
     CARRIED = 65536     # not at home, or was away: what it sends goes in FROM
     FROZEN = 131072     # packed, and kept until it is known to be at home
+    STAYED = 1048576    # could not be packed, or not unpacked: no more for the sake of balance
     MOVING = 262144     # is to be moved between two messages
     LIMITED = 524288     # its mailbox has a limit: `Scheduler.limits`
 
@@ -60,6 +61,7 @@ cdef enum Trait:        # of a new process; they travel in the aux of its SPAWN
     WILL_SPREAD = 1
     WILL_STAY = 2       # is never cut
     TRAIT_PRIORITY = 2  # its priority (2 bits), shifted by this
+    WILL_START = 32     # its parent waits until it is up: nobody steals it
     WILL_KEEP = 16      # stays on the worker where it is born
     WILL_LIMIT = 4096   # the limits of its mailbox stand behind its name
 
@@ -94,6 +96,7 @@ cdef enum Signal:
     STAYS = 27          # host -> home: it can't be packed
     PAUSE = 30          # host -> home: it is between two messages; send nothing any more
     PAUSED = 31         # home -> host
+    SHED = 40           # root -> worker: move some of its processes to another
     DROP = 28           # home -> host: what was packed is at home,
     KEEP = 29           #               or isn't
     MAILBOX = 32        # flags: News
@@ -312,6 +315,7 @@ cdef class Scheduler:
     cdef dict moves                 # lo -> Move: of our processes
     cdef list packages              # (kind, endpoint, its incarnation, bytes): ARRIVE and PACKED that wait to be unpacked
     cdef list due_moves             # Processes that are to be moved, or packed, when they can be
+    cdef dict shed_at               # Pid -> ns: when a process was moved for the sake of balance
     cdef dict moved_timers          # (hi, lo) -> Pid with which a timer has moved away
     cdef Process behalf             # whose end is being told, when it isn't `current`
     cdef uint64_t behind            # a stub's end is being told: everything that this host (its `hi`) has published comes before; 0
@@ -344,7 +348,7 @@ cdef class Scheduler:
     cdef uintptr_t base             # the C stack where every process begins
     cdef int64_t awake_since        # when it woke from its latest sleep,
     cdef uint64_t awake             # and how long it was awake before that, ns
-    cdef dict profile               # lo -> ticks that found this process running; halved every second
+    cdef dict profile               # Process -> ticks that found it running; halved every second
     cdef int64_t profiled_at        # when that was done
     cdef uint64_t beats             # ticks that found a process which computes for itself, or could take the processor from it
     cdef readonly uint64_t cuts     # how often a process was cut
@@ -473,6 +477,7 @@ cdef class Scheduler:
     cdef int remove_foreign(self, Process p) except -1
     cdef int tell_home(self, Process p, int kind, uint64_t b, uint64_t c, uint64_t d, bytes payload=*) except -1
     cdef int order_move(self, Process p, int target, uint64_t hi, uint64_t lo) except -1
+    cdef int shed(self, int taker, int64_t share) except -1
     cdef int moved(self, uint64_t lo, object error) except -1
     cdef bint between_messages(self, Process p) noexcept
     cdef int make_moves(self) except -1

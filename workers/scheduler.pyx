@@ -243,6 +243,9 @@ cdef enum:
     MIDDLE_COLLECTIONS = 10         # of some 7,000 allocations each, for each full garbage collection
     POOL = 2048                     # idle carriers that are kept, of some 8 KB each
     MOVES_ALONG = TRAP_EXIT | SPREAD | UNCUT | TERMINATES | SHUTTING | KEEPS
+    SHED_MOST = 32                  # processes that one order moves
+    SHED_LEAST = 5                  # thousandths of a core that one must use for it to be worth it
+    SHED_REST = 5                   # seconds between two moves of one process for the sake of balance
     WRAP = 32                       # bytes of FROM's own head
     NOT_GIVEN = 0xFFFFFFFF          # a length: there is none
     STEAL_AGE_NS = 20_000           # that work waits before others may take it: a worker that turns has begun it by then
@@ -586,6 +589,7 @@ cdef class Scheduler:
         self.late_ends = []
         self.moves = {}
         self.due_moves = []
+        self.shed_at = {}
         self.packages = []
         self.moved_timers = {}
         self.outboxes = [None] * n
@@ -848,8 +852,10 @@ cdef class Scheduler:
         cdef tuple lineage = () if parent is None else (parent.pid, *parent.lineage)[:MAX_LINEAGE]
         name = options[1]
         home = self.place(parent, options[0])
-        if how & AWAITED or options[0] >= 0:
+        if options[0] >= 0:
             traits |= WILL_KEEP
+        if how & AWAITED:
+            traits |= WILL_START
         if home == self.endpoint:
             body = self.codec.isolate_callable(function)
             # What has to be unpickled is so in the new process, as on another worker: a failure is its own.
@@ -889,7 +895,7 @@ cdef class Scheduler:
                 self.begin_wait(parent, p if parent.pid.hi == self.hi else None, pid, ref)
             self.enqueue(p)
             self.show_count()
-            if self.exports is not None and not p.flags & KEEPS:
+            if self.exports is not None and not p.flags & KEEPS and not traits & WILL_START:
                 self.offer(p, True)
             return pid
         payload = self.codec.encode((function, args, kwargs or None, options[2], lineage))
@@ -1045,7 +1051,7 @@ cdef class Scheduler:
                 self.replay(kind, flags, aux, body)
         if self.stopping:
             self.shut(p, self.stopping)
-        elif self.exports is not None and not p.flags & (KEEPS | EXITING):
+        elif self.exports is not None and not p.flags & (KEEPS | EXITING) and not r.aux & WILL_START:
             self.offer(p, False)
         return 0
 
@@ -2334,7 +2340,9 @@ cdef class Scheduler:
         self.answer_to(hi, lo, reply)
 
     cdef int answer_to(self, uint64_t hi, uint64_t lo, tuple reply) except -1:
-        """Answer a question that this endpoint, or another, has asked."""
+        """Answer a question that this endpoint, or another, has asked; 0, 0: nobody has, it was an order."""
+        if not hi:
+            return 0
         if hi == self.hi:
             asked = self.requests.pop(lo, None)
             if asked is not None:
@@ -2928,7 +2936,7 @@ cdef class Scheduler:
             if self.exports is not None:
                 self.refill()
             if not p.flags & SYSTEM:
-                self.profile[p.pid.lo] = self.profile.get(p.pid.lo, 0) + 1
+                self.profile[p] = self.profile.get(p, 0) + 1
                 self.age_profile(now)
             if self.collect_due:
                 self.collect_garbage()
@@ -3089,7 +3097,7 @@ cdef class Scheduler:
         if seconds > 0:
             self.profiled_at += seconds * 1_000_000_000
             seconds = min(seconds, 30)
-            self.profile = {lo: ticks >> seconds for lo, ticks in self.profile.items() if ticks >> seconds and lo in self.table}
+            self.profile = {p: ticks >> seconds for p, ticks in self.profile.items() if ticks >> seconds and runs_here(<Process>p)}
         return 0
 
     def hottest(self, Py_ssize_t n):
@@ -3100,7 +3108,7 @@ cdef class Scheduler:
         cdef Process p
         self.age_profile(pa_now())
         found = sorted(self.profile.items(), key=_second, reverse=True)
-        return [((<Process>self.table[lo]).pid, ticks) for lo, ticks in found if lo in self.table][:n]
+        return [((<Process>p).pid, ticks) for p, ticks in found if runs_here(<Process>p)][:n]
 
     def calibrate(self, spin):
         """Learn how much C stack lies below a tick in plain Python code (see `Tick.place`): `spin(calibrated)` runs as a process."""
@@ -3449,6 +3457,8 @@ cdef class Scheduler:
                 return True
             if p.pending is not None:
                 self.check(p)
+            if p.flags & MOVING:
+                break
         p.state = IDLE
         if p.flags & MOVING:
             self.due_moves.append(p)
@@ -3696,6 +3706,9 @@ cdef class Scheduler:
         if kind == STOP:
             memcpy(&head, r.body, 8)
             return self.stop_processes(<int>head.a)
+        if kind == SHED:
+            memcpy(&head, r.body, 16)
+            return self.shed(<int>head.a, <int64_t>head.b)
         if kind >= STOLEN:
             return self.signal_of_host(e, r)
         # The rest is addressed to a process: hold it for the unborn.
@@ -4732,6 +4745,39 @@ cdef class Scheduler:
         self.due_moves.append(p)
         return 0
 
+    cdef int shed(self, int taker, int64_t share) except -1:
+        """Move those that compute most, together up to `share` thousandths of a core, to the worker `taker`; for the sake of balance."""
+        cdef Process p
+        cdef int64_t all, part, now = pa_now(), rest = <int64_t>SHED_REST * 1_000_000_000
+        cdef int left = SHED_MOST
+        cdef pa_head head
+        self.age_profile(now)
+        all = sum(self.profile.values())
+        for p, ticks in sorted(self.profile.items(), key=_second, reverse=True):
+            part = ticks * 1000 // all
+            if part > share or part < SHED_LEAST or not runs_here(p) or p.kind != CALLBACK or p.flags & (SYSTEM | KEEPS | LIMITED | MOVING | STAYED):
+                continue
+            if now - <int64_t>self.shed_at.get(p.pid, now - rest) < rest:
+                continue
+            self.shed_at[p.pid] = now
+            share -= part
+            left -= 1
+            if p.pid.hi == self.hi:
+                self.order_move(p, taker, 0, 0)
+            else:
+                # Its home gives the order.
+                head.a = head.b = 0
+                head.c = p.pid.hi
+                head.d = p.pid.lo
+                self.put(hi_endpoint(p.pid.hi), hi_incarnation(p.pid.hi), REQUEST, 0, &head, 32,
+                         self.codec.encode(("migrate", p.pid.lo, taker)), False)
+            if not left:
+                break
+        for pid, then in list(self.shed_at.items()):
+            if now - <int64_t>then >= rest:
+                del self.shed_at[pid]
+        return 0
+
     cdef int moved(self, uint64_t lo, object error) except -1:
         """A move of ours has come to its end, or to one of its steps."""
         cdef Process p
@@ -4748,6 +4794,8 @@ cdef class Scheduler:
         del self.moves[lo]
         if p is not None:
             p.flags &= ~MOVING
+        if error is not None and p is not None:
+            p.flags |= STAYED
         if error is not None and not isinstance(error, NoProc):
             self.report("stays", {"pid": new_pid(self.hi, lo), "error": error})
         for asker in move.askers:
@@ -5021,6 +5069,7 @@ cdef class Scheduler:
             p.state = DEAD
             return 0
         self.tell_home(p, ARRIVED, 0, 0, 0)
+        self.shed_at[p.pid] = pa_now()
         self.show_count()
         if self.outbox(e).queued_count:
             # It must not run before its home can know: if we die, it goes on there with the same mail.
@@ -5124,6 +5173,13 @@ cdef class Scheduler:
         cdef pa_head head
         head.a = phase
         self.put(e, self.segment.incarnation(e), STOP, 0, &head, 8, None, False)
+
+    def order_shed(self, uint32_t e, uint32_t taker, double share):
+        """Root: have worker `e` move processes that use up to `share` of a core to `taker`, of its own choice."""
+        cdef pa_head head
+        head.a = taker
+        head.b = <uint64_t>(share * 1000)
+        self.put(e, self.segment.incarnation(e), SHED, 0, &head, 16, None, False)
 
     def stop_here(self, int phase):
         """End this endpoint's processes as STOP does; `run_forever` returns when they are gone."""
@@ -5370,6 +5426,10 @@ def _second(pair):
 cdef bint is_published(Outbox box) noexcept:
     """Whether all that was put there can be read, and one more short record could be at once."""
     return not box.queued_count and (not box.usable or box._room(256))
+
+
+cdef bint runs_here(Process p) noexcept:
+    return p.state != DEAD and not p.flags & (EXITING | AWAY)
 
 
 cdef Encoded encoded(bytes data):

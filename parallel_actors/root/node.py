@@ -26,6 +26,7 @@ from multiprocess.context import ForkServerContext
 
 from parallel_actors.config import Options, cpu_quota
 from parallel_actors.root import forkserver
+from parallel_actors.root.balance import Balance, Load
 from parallel_actors.root.console import Console
 from parallel_actors.workers import api, boot
 from parallel_actors.workers.errors import SegmentFull
@@ -114,6 +115,7 @@ class Root:
         self._to_start: set[int] = set()
         self._adding: dict[int, Ref] = {}  # workers that were added and aren't up yet: who waits for them
         # At the latest ticks: when it was, and `_awake` then.
+        self._balance = Balance()
         self._looks: deque[tuple[float, dict[int, tuple[int, int]]]] = deque(maxlen=_LOOKS)
         self._on_message = on_message
         self._failed_starts = 0
@@ -482,6 +484,10 @@ class Root:
             if worker.leaving is not None and not self.stop_phase:
                 self._hasten(worker, worker.leaving)
         self._looks.append((time.monotonic(), self._awake()))
+        if self.options.rebalance and not self.stop_phase:
+            loads = {i: Load(queue, busy, not self.segment.leaving(i)) for i, _, queue, busy in self._loads()}
+            for order in self._balance.decide(loads):
+                self.scheduler.order_shed(order.giver, order.taker, order.share)
         if self._deadline is not None and self.stop_phase < 3 and time.monotonic() >= self._deadline:
             self.stop(self.stop_phase + 1)
 
