@@ -56,6 +56,7 @@ from parallel_actors.workers.api import (
     send_interval,
     set_label,
     set_priority,
+    share,
     sleep,
     spawn,
     spawn_link,
@@ -68,6 +69,7 @@ from parallel_actors.workers.api import (
     worker_count,
     worker_index,
 )
+from parallel_actors.workers.codec import Shared
 from parallel_actors.workers.errors import (
     ActorError,
     CallingSelf,
@@ -147,6 +149,7 @@ __all__ = [
     "Request",
     "Requests",
     "SegmentFull",
+    "Shared",
     "Shutdown",
     "StartError",
     "Stop",
@@ -192,6 +195,7 @@ __all__ = [
     "send_request",
     "set_label",
     "set_priority",
+    "share",
     "sleep",
     "spawn",
     "spawn_link",

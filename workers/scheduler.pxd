@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
+from parallel_actors.workers.arena cimport Holds
 from parallel_actors.workers.codec cimport Codec, Encoded
 from parallel_actors.workers.ident cimport Pid, Ref
 from parallel_actors.workers.names cimport NameTable
@@ -197,6 +198,9 @@ cdef class Scheduler:
     cdef uint8_t *again             # inboxes with more to read than one turn takes
     cdef int again_count
     cdef Py_ssize_t backlog         # outboxes with an overflow
+    cdef Holds holds                # the blocks that the record handed to `signal` mentions, which takes them first of all
+    cdef bint flying                # there may be blocks under way that this OS process still holds
+    cdef int64_t trimmed            # when memory of free blocks was last given back
     cdef list owing                 # inboxes whose reset there was no memory for
     cdef RunQueue high, normal, low # by priority
     cdef RunQueue hogs              # cut while they computed: they get every second tick while others have work
@@ -263,13 +267,15 @@ cdef class Scheduler:
     cdef bint is_unborn(self, uint64_t lo) noexcept
     cdef Ref make_ref(self, Process p)
     cdef Pid spawn(self, object function, tuple args, dict kwargs, int how, Ref ref, object options)
-    cdef int birth(self, Record *r) except -1
+    cdef int birth(self, Record *r, Holds holds) except -1
     cdef int place(self, Process parent, int wish) except -1
     # signals
     cdef int deliver(self, Process p, object body) except -1
-    cdef int send_pid(self, Pid to, object message) except -1
-    cdef int send_ref(self, Ref to, object message) except -1
-    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=*) except -1
+    cdef object received(self, const uint8_t *data, size_t n, Holds holds)
+    cdef Holds packed(self)
+    cdef int send_pid(self, Pid to, object message, bint own=*) except -1
+    cdef int send_ref(self, Ref to, object message, bint own=*) except -1
+    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=*, Holds holds=*) except -1
     cdef int exit_signal(self, Pid to, Pid sender, object reason, int flags, uint64_t seen) except -1
     cdef int take_exit(self, Process p, Pid sender, object reason, int flags, uint64_t seen) except -1
     cdef bint gone(self, Pid other)
@@ -344,6 +350,7 @@ cdef class Scheduler:
     cdef int signal_lost(self, uint32_t e, Record *r) except -1
     cdef int flush(self) except -1
     cdef int fire_timers(self) except -1
+    cdef int settle_blocks(self) except -1
     cdef int park(self, int64_t wait_ns) except -1
     cdef int hold_sender(self, Outbox box) except -1
     cdef int stop_processes(self, int phase) except -1

@@ -29,6 +29,7 @@ from libc.errno cimport EINTR, errno
 from libc.string cimport memcpy
 cimport cython
 
+from parallel_actors.workers.arena cimport KEEP, Holds
 from parallel_actors.workers.codec cimport Encoded
 from parallel_actors.workers.ident cimport (
     hi_endpoint, hi_incarnation, hi_nonce, lo_counter, lo_incarnation, lo_spawner, make_hi, make_lo, new_pid, new_ref,
@@ -202,8 +203,10 @@ cdef enum:
     PARK_NS = 100_000_000           # a sleep is never longer: a producer may die between tail and bell
     FLOW_BYTES = 4 << 20            # overflow to one endpoint at which a sender is suspended,
     FLOW_COUNT = 16384
+    FLOW_BLOCKS = 128 << 20         # bytes of blocks under way to one endpoint, which it hasn't taken, likewise
     FLOW_LOW_BYTES = 1 << 20        # and at which it goes on
     FLOW_LOW_COUNT = 4096
+    FLOW_LOW_BLOCKS = 64 << 20
     MAX_RAISED = 500                # kills raised in a process that swallows them before it is abandoned
     CALIBRATION_NS = 20_000
     TICK_NS = 2_000_000             # between two ticks while processes run
@@ -217,6 +220,7 @@ cdef enum:
     BALLAST = 1 << 20               # bytes kept for the time when memory is used up
     MIDDLE_COLLECTIONS = 10         # of some 7,000 allocations each, for each full garbage collection
     POOL = 2048                     # idle carriers that are kept, of some 8 KB each
+    TRIM_NS = 1_000_000_000         # between two looks of an idle worker for memory of free blocks
     LEFT = 1 << 20                  # causes of WDOWN beside an exit code and -signal: a guest's thread ended,
     UNKNOWN = 1 << 21               # nobody can tell
 
@@ -481,7 +485,7 @@ cdef class Scheduler:
         self.hi = make_hi(segment.nonce, endpoint, incarnation)
         self.root_hi = make_hi(segment.nonce, segment.root, 0)
         self.root_lo = make_lo(segment.root, 0, 1)
-        self.codec = Codec(segment.store_put, segment.store_get)
+        self.codec = Codec(segment.store_put, segment.store_get, segment.arena)
         self.names = NameTable(segment)
         self.names.claim_as(endpoint, incarnation)
         self.table = {}
@@ -737,8 +741,8 @@ cdef class Scheduler:
         if home == self.endpoint:
             body = self.codec.isolate_callable(function)
             # What has to be unpickled is so in the new process, as on another worker: a failure is its own.
-            args_own = self.codec.isolate(args) if args else args
-            kwargs_own = self.codec.isolate(kwargs) if kwargs else kwargs
+            args_own = self.codec.isolate_message(args, False) if args else args
+            kwargs_own = self.codec.isolate_message(kwargs, False) if kwargs else kwargs
             self.spawned[home] += 1
             pid = new_pid(self.hi, make_lo(self.endpoint, self.incarnation, self.spawned[home]))
             if name is not None and self.names.claim(name, pid.hi, pid.lo) != 1:
@@ -767,7 +771,8 @@ cdef class Scheduler:
             self.enqueue(p)
             self.show_count()
             return pid
-        payload = self.codec.encode((function, args, kwargs or None, options[2], lineage))
+        payload = self.codec.pack((function, args, kwargs or None, options[2], lineage), False)
+        cdef Holds holds = self.packed()
         # User code ran: number and put in one go from here on. A worker that is being replaced: its next incarnation takes it.
         self.spawned[home] += 1
         while True:
@@ -805,7 +810,7 @@ cdef class Scheduler:
         # The name stands outside the pickle: it has to be freed even if the process dies before it first runs.
         text = b"" if name is None else (<str>name).encode()
         try:
-            self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True, traits)
+            self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True, traits, holds)
         except MemoryError:
             if parent is not None and parent.extra is not None:
                 parent.extra.links.pop(pid, None)
@@ -840,7 +845,7 @@ cdef class Scheduler:
             return self.decoded(copy)
         return copy
 
-    cdef int birth(self, Record *r) except -1:
+    cdef int birth(self, Record *r, Holds holds) except -1:
         """A SPAWN record: the process is in the table at once; what it runs is decoded on its own stack."""
         cdef pa_head head
         cdef Process p
@@ -859,6 +864,7 @@ cdef class Scheduler:
         if r.flags:
             p.more().name = (<bytes>r.body[48:named]).decode()
         p.body = encoded(<bytes>r.body[named:r.size])
+        (<Encoded>p.body).holds = holds
         if head.b:
             parent = new_pid(head.b, head.c)
             p.lineage = (parent,)
@@ -879,14 +885,19 @@ cdef class Scheduler:
             self.shut(p, self.stopping)
         return 0
 
-    def replay(self, kind, flags, aux, bytes body):
-        """Handle a held record as if it came now."""
+    def replay(self, kind, flags, aux, body):
+        """Handle a held record as if it came now. body: bytes, or Encoded where it mentions blocks."""
         cdef Record r
+        cdef Holds holds = None
+        if type(body) is Encoded:
+            holds = (<Encoded>body).holds
+            body = (<Encoded>body).data
         r.kind = kind
         r.flags = flags
         r.aux = aux
-        r.body = <const uint8_t *><char *>body
-        r.size = len(body)
+        r.body = <const uint8_t *><char *><bytes>body
+        r.size = len(<bytes>body)
+        self.holds = holds
         self.signal(self.endpoint, &r)
 
     # ------------------------------------------------------------------ messages
@@ -901,12 +912,27 @@ cdef class Scheduler:
             self.enqueue(p)
         return 0
 
-    cdef int send_pid(self, Pid to, object message) except -1:
+    cdef object received(self, const uint8_t *data, size_t n, Holds holds):
+        """A message that came as bytes: the value, or Encoded, which has the blocks that it mentions."""
+        body = self.codec.receive(data, n)
+        if holds is not None and type(body) is Encoded:
+            (<Encoded>body).holds = holds
+        return body
+
+    cdef Holds packed(self):
+        """The blocks that the bytes of the latest `pack` mention, or None. Called right after it."""
+        cdef Holds holds = self.codec.packed
+        if holds is not None:
+            self.codec.packed = None
+        return holds
+
+    cdef int send_pid(self, Pid to, object message, bint own=False) except -1:
         cdef Process p
         cdef bytes data
+        cdef Holds holds
         cdef uint64_t lo = to.lo
         if to.hi == self.hi:
-            body = self.codec.isolate(message)
+            body = self.codec.isolate_message(message, own)
             p = <Process>to.process
             if p is None:
                 p = self.find(lo)
@@ -919,21 +945,24 @@ cdef class Scheduler:
             if p.state != DEAD and not p.flags & EXITING:
                 self.deliver(p, body)
             return 0
-        data = self.codec.encode(message)
+        data = self.codec.pack(message, own)
+        holds = self.packed()
         if hi_nonce(to.hi) != self.segment.nonce:
             return 0
-        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, 0, &lo, 8, data, True)
+        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, 0, &lo, 8, data, True, 0, holds)
 
-    cdef int send_ref(self, Ref to, object message) except -1:
+    cdef int send_ref(self, Ref to, object message, bint own=False) except -1:
         cdef bytes data
+        cdef Holds holds
         cdef uint64_t lo = to.lo
         if to.hi == self.hi:
-            body = self.codec.isolate(message)
+            body = self.codec.isolate_message(message, own)
             return self.take_alias(lo, body)
-        data = self.codec.encode(message)
+        data = self.codec.pack(message, own)
+        holds = self.packed()
         if hi_nonce(to.hi) != self.segment.nonce:
             return 0
-        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ALIAS, 0, &lo, 8, data, True)
+        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ALIAS, 0, &lo, 8, data, True, 0, holds)
 
     cdef int take_alias(self, uint64_t lo, object body) except -1:
         cdef Ref ref
@@ -957,8 +986,13 @@ cdef class Scheduler:
             (<Extra>extra).aliases.pop(ref, None)
         return True
 
-    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=0) except -1:
-        """One record to another endpoint, in order. A process whose overflow is too long is suspended (S2.5); signals never are."""
+    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=0,
+                 Holds holds=None) except -1:
+        """One record to another endpoint, in order. A process whose overflow is too long is suspended (S2.5); signals never are.
+
+        holds: the blocks that `payload` mentions (`packed`, or `Encoded.holds` of a message that is handed on as it is): this endpoint
+        holds them until the other one has taken its own hold.
+        """
         cdef Outbox box
         cdef int done
         cdef const char *data = NULL
@@ -973,6 +1007,8 @@ cdef class Scheduler:
             data = payload
             n = len(payload)
         box = self.outbox(e)
+        if holds is not None:
+            box.holds = holds       # nothing may come between this and the put
         try:
             done = box.put(inc, <uint8_t>kind, <uint8_t>flags, <uint16_t>aux, head, nhead, data, n)
         except MemoryError:
@@ -984,6 +1020,13 @@ cdef class Scheduler:
             # Nobody flushes for a guest that has gone on to other things: it waits for every record.
             if self.role == "guest" or may_block and (box.queued_bytes > FLOW_BYTES or box.queued_count > FLOW_COUNT):
                 self.hold_sender(box)
+        elif holds is not None:
+            self.flying = 1
+            if may_block and box.meter.bytes > FLOW_BLOCKS:
+                self.segment.arena.settle()
+                if box.meter.bytes > FLOW_BLOCKS:
+                    self.backlog = 1
+                    self.hold_sender(box)
         return 0
 
     cdef int wait_for_memory(self, Outbox box, uint32_t inc, int kind, int flags, int aux, const void *head, size_t nhead, bytes payload) except -1:
@@ -1033,7 +1076,7 @@ cdef class Scheduler:
             return 0
         if p.kind == GUEST:
             # A dead worker's overflow is thrown away by its WDOWN, which this very loop takes in.
-            while box.queued_count and self.lost is None:
+            while (box.queued_count or box.meter.bytes > FLOW_BLOCKS) and self.lost is None:
                 self.poll(1_000_000)
                 PyErr_CheckSignals()
             return 0
@@ -1635,6 +1678,7 @@ cdef class Scheduler:
         cdef Process q = None
         cdef pa_head head
         cdef bytes data = None
+        cdef Holds holds = None
         cdef bint here = to.hi == self.hi
         cdef int answered
         self.ref_counter += 1
@@ -1651,12 +1695,16 @@ cdef class Scheduler:
             return REFUSED
         if q is not None:
             # Where it has to be unpickled, the receiver does that, on its own stack: see `opened`.
-            body = (CALL, (p.pid, ref), self.codec.isolate(request))
+            body = (CALL, (p.pid, ref), self.codec.isolate_message(request, False))
             if q.state == DEAD or q.flags & EXITING:        # isolating runs user code
                 p.reply = NOPROC
                 return REFUSED
         else:
-            data = self.codec.encode(request)
+            if here:
+                data = self.codec.encode(request)       # it waits for its receiver's birth, on its own
+            else:
+                data = self.codec.pack(request, False)
+                holds = self.packed()
             data = (<char *>&p.pid.hi)[:8] + (<char *>&p.pid.lo)[:8] + (<char *>&ref.hi)[:8] + (<char *>&ref.lo)[:8] + data
         self.begin_wait(p, q, to, ref)
         value = None
@@ -1675,7 +1723,7 @@ cdef class Scheduler:
                     held.append((MSG, IS_CALL, 0, (<char *>&to.lo)[:8] + data))
                 else:
                     self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MONITOR, 0, &head, 40, None, False)
-                    self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL, &to.lo, 8, data, True)
+                    self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL, &to.lo, 8, data, True, 0, holds)
             answered = self.await_answer(p, timeout)
             value = p.reply
         finally:
@@ -1689,19 +1737,20 @@ cdef class Scheduler:
         cdef pa_head head
         cdef bytes data
         if to.hi == self.hi:
-            value = self.codec.isolate(value)
+            value = self.codec.isolate_message(value, False)
             p = <Process>to.process
             if p is None:
                 p = self.find(to.lo)
             if p is not None and ref.hi == self.hi:
                 self.settle(p, ref.lo, GIVEN, value)
             return 0
-        data = self.codec.encode(value)
+        data = self.codec.pack(value, False)
+        cdef Holds holds = self.packed()
         if hi_nonce(to.hi) != self.segment.nonce or ref.hi != to.hi:        # a caller makes its references itself
             return 0
         head.a = to.lo
         head.b = ref.lo
-        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ANSWER, 0, &head, 16, data, True)
+        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ANSWER, 0, &head, 16, data, True, 0, holds)
 
     # ------------------------------------------------------------------ answers to other endpoints
 
@@ -2059,6 +2108,8 @@ cdef class Scheduler:
         self.drain()
         if wait_ns == 0 and self.turn & 15:
             return 0            # the clock is read now and then only
+        if self.flying:
+            self.settle_blocks()
         self.now = pa_now()
         due = self.timers.next_deadline()
         if due >= 0 and due <= self.now:
@@ -2076,11 +2127,20 @@ cdef class Scheduler:
             return 0
         if due >= 0 and due - self.now < wait_ns:
             wait_ns = due - self.now
+        if wait_ns > 1_000_000 and self.role == "worker" and self.now - self.trimmed > TRIM_NS and self.segment.arena is not None:
+            self.trimmed = self.now
+            self.segment.arena.trim(KEEP)
         if self.backlog and wait_ns > 1_000_000:
             # The consumer of an overflow doesn't ring when it has made room.
             wait_ns = 1_000_000
         self.show_load()
         return self.park(wait_ns)
+
+    cdef int settle_blocks(self) except -1:
+        """Let go of the blocks that their receivers have taken by now."""
+        self.segment.arena.settle()
+        self.flying = len(self.segment.arena.flights) > 0
+        return 0
 
     cdef int park(self, int64_t wait_ns) except -1:
         cdef int ready[32]
@@ -2840,6 +2900,8 @@ cdef class Scheduler:
             self.owing = [late for late in self.owing if not (<Inbox>late).settle()]
             left = left or bool(self.owing)
         self.backlog = left
+        if self.flying:
+            self.settle_blocks()
         if self.flow_waiting:
             # One for each overflow, in the order of their coming: if all were let go at once, the first would fill it again, and
             # the last would never have its turn.
@@ -2851,7 +2913,8 @@ cdef class Scheduler:
                 box = <Outbox>item[1]
                 if p.state != BLOCKED or p.wait != FLOW:
                     continue
-                if box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box in woken:
+                if (box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box.meter.bytes > FLOW_LOW_BLOCKS
+                        or box in woken):
                     self.flow_waiting.append(item)
                 else:
                     woken.append(box)
@@ -2888,6 +2951,9 @@ cdef class Scheduler:
         cdef Record r
         cdef int n = 0
         while box.next(&r):
+            if box.holds is not None:
+                self.holds = box.holds
+                box.holds = None
             try:
                 self.signal(e, &r)
             except (NotRunning, KeyboardInterrupt):
@@ -2913,6 +2979,10 @@ cdef class Scheduler:
         cdef Process p
         cdef uint64_t lo
         cdef int kind = r.kind
+        cdef Holds holds = None
+        if self.holds is not None:
+            holds = self.holds
+            self.holds = None
         if kind == LOST:
             return self.signal_lost(e, r)
         if kind == MSG:
@@ -2920,11 +2990,15 @@ cdef class Scheduler:
             p = self.find(lo)
             if p is not None and r.flags & IS_CALL:
                 memcpy(&head, r.body, 40)
-                self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.codec.receive(r.body + 40, r.size - 40)))
+                self.deliver(p, (CALL, (new_pid(head.b, head.c), new_ref(head.d, head.e)), self.received(r.body + 40, r.size - 40, holds)))
             elif p is not None:
-                self.deliver(p, self.codec.receive(r.body + 8, r.size - 8))
+                self.deliver(p, self.received(r.body + 8, r.size - 8, holds))
             elif self.is_unborn(lo):
-                self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, <bytes>r.body[:r.size]))
+                held = <bytes>r.body[:r.size]
+                if holds is not None:
+                    held = encoded(held)
+                    (<Encoded>held).holds = holds
+                self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, held))
             return 0
         if kind == ALIAS:
             memcpy(&lo, r.body, 8)
@@ -2939,17 +3013,17 @@ cdef class Scheduler:
                     self.guarded = guarded
                 return self.settle(<Process>asked[0], lo, GIVEN if reply[0] else REFUSED, reply[1])
             if lo in self.aliases:
-                self.take_alias(lo, self.codec.receive(r.body + 8, r.size - 8))
+                self.take_alias(lo, self.received(r.body + 8, r.size - 8, holds))
             return 0
         if kind == ANSWER:
             memcpy(&head, r.body, 16)
             p = self.find(head.a)
             if p is not None and p.awaited == head.b:
                 # Its receiver decodes it: what is in there may be user code.
-                self.settle(p, head.b, GIVEN, self.codec.receive(r.body + 16, r.size - 16))
+                self.settle(p, head.b, GIVEN, self.received(r.body + 16, r.size - 16, holds))
             return 0
         if kind == SPAWN:
-            return self.birth(r)
+            return self.birth(r, holds)
         if kind == WDOWN:
             memcpy(&head, r.body, 16)
             return self.endpoint_down(<uint32_t>head.a, <uint32_t>(head.a >> 32), <int><uint32_t>head.b)

@@ -29,6 +29,7 @@ from parallel_actors.workers import boot
 from parallel_actors.workers.errors import SegmentFull
 from parallel_actors.workers.limit import ReportLimit
 from parallel_actors.workers.names import NameTable
+from parallel_actors.workers.ring import adopt_flights
 from parallel_actors.workers.scheduler import CAUSE_LEFT, CAUSE_UNKNOWN, Scheduler, use_scheduler
 from parallel_actors.workers.segment import Segment
 
@@ -165,6 +166,7 @@ class Root:
         if incarnation > _LAST_INCARNATION:
             self.console.note(f"worker {index} was replaced {incarnation} times: it isn't any more")
             return
+        self.segment.bury(index)  # what its predecessor held of the arena
         self.segment.set_starting(index)
         # Live from here on, for the root: whatever is announced from now on waits in its ring.
         self.segment.put_slot(index, incarnation, LIVE)
@@ -201,6 +203,7 @@ class Root:
                 # It runs, or ran, but can't be watched. What it may have done was done as this incarnation.
                 process.kill()
                 process.join(_STATUS_TIMEOUT)
+                adopt_flights(self.segment, index)
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN, DOWN)
             self.console.note(f"worker {index} can't be started: {error}; trying again")
             self._failed(index, str(error))
@@ -234,11 +237,18 @@ class Root:
         cause = CAUSE_UNKNOWN if code is None or (code == 255 and not forkserver.alive()) else code
         del self.workers[worker.index]
         os_pid = self.segment.os_pid(worker.index)
+        guests = [
+            (guest, self.segment.slot(guest)[0])
+            for guest in range(self.segment.root + 1, self.segment.endpoints)
+            if self.segment.slot(guest)[1] in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid
+        ]
+        # Before anybody is told: large buffers that it has sent, and that nobody has taken yet.
+        for endpoint in [worker.index, *[guest for guest, _ in guests]]:
+            adopt_flights(self.segment, endpoint)
         self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN)
-        for guest in range(self.segment.root + 1, self.segment.endpoints):
-            incarnation, state = self.segment.slot(guest)
-            if state in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid:
-                self._endpoint_ended(guest, incarnation, cause, FREE)
+        for guest, incarnation in guests:
+            self._endpoint_ended(guest, incarnation, cause, FREE)
+        self.segment.bury(worker.index)
         if self.stop_phase:
             self._continue_stop()
             return
