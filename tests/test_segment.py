@@ -25,7 +25,7 @@ def test_the_header_says_what_was_asked_for(segment: Segment) -> None:
     assert segment.nonce != 0
     page = os.pread(segment.fd, PAGE, 0)
     assert b"PACTORS1" == page[:8]
-    assert (1,) == struct.unpack_from("=I", page, 8)
+    assert (2,) == struct.unpack_from("=I", page, 8)
     assert (segment.nonce, 2, 5, 65536) == struct.unpack_from("=IIII", page, 16)
     slots, rings, names, store, total = struct.unpack_from("=5Q", page, 32)
     assert PAGE == slots
@@ -109,9 +109,9 @@ def test_attach_refuses_what_is_no_segment() -> None:
         with pytest.raises(ValueError, match="to be a segment of parallel_actors"):
             Segment.attach(fd, [])
         os.pwrite(fd, b"PACTORS1" + struct.pack("=I", 99), 0)
-        with pytest.raises(ValueError, match=r"layout version 1, got: 99.*restart the run"):
+        with pytest.raises(ValueError, match=r"layout version 2, got: 99.*restart the run"):
             Segment.attach(fd, [])
-        os.pwrite(fd, struct.pack("=I", 1), 8)
+        os.pwrite(fd, struct.pack("=I", 2), 8)
         with pytest.raises(ValueError, match="expected a segment of 0 bytes, got: 8192"):
             Segment.attach(fd, [])
     finally:

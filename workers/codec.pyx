@@ -1328,15 +1328,18 @@ cdef bytes write(Codec codec, object o, set names, int mode=M_PLAIN):
     cdef Writer writer
     cdef bytes data
     cdef Holds holds
+    cdef bint keep
     writer = <Writer>codec._writers.pop() if codec._writers else Writer(codec)
     writer.names = names
     writer.mode = mode
-    writer.dump(o)
-    data = writer.output() if mode == M_PLAIN else writer.pack()
-    holds = writer.holds
-    writer.holds = None
-    # Only after success: a pickler that was left half-way is thrown away. One with a huge memo is too.
-    if len(data) <= 65536 and len(codec._writers) < 4:
+    try:
+        writer.dump(o)
+        data = writer.output() if mode == M_PLAIN else writer.pack()
+        # One with a huge memo is thrown away, as is a pickler that was left half-way.
+        keep = len(data) <= 65536 and len(writer.chunks) <= 8 and len(codec._writers) < 4
+        holds = writer.holds
+    finally:
+        # In any case: writer and pickler refer to each other, and would keep objects of the user's until the next collection.
         writer.clear_memo()
         writer.chunks.clear()
         writer.references.clear()
@@ -1344,6 +1347,8 @@ cdef bytes write(Codec codec, object o, set names, int mode=M_PLAIN):
         writer.names = None
         writer.has_buffers = False
         writer.shares = 0
+        writer.holds = None
+    if keep:
         codec._writers.append(writer)
     # Last, behind all that lets go of objects of the user's: their finalizers may send.
     writer = None

@@ -55,6 +55,7 @@ cdef class Outbox:           # one per (self -> peer), owned by self's thread
     cdef size_t _fragments(self, uint8_t kind, uint8_t flags, uint16_t aux, uint64_t total, size_t done, const uint8_t* a,
                            size_t na, const uint8_t* b, size_t nb, bint begun) noexcept nogil
     cdef void _publish(self) noexcept nogil
+    cdef void ask(self) noexcept nogil
     cdef int _write_holds(self, Holds holds) except -1
     cdef int _put_held(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux,
                        const void* head, size_t nhead, const void* payload, size_t npayload) except -2

@@ -260,6 +260,12 @@ cdef class Outbox:
         st64_release(self.ring + TAIL, self.tail)
         self.segment.ring_bell(self.endpoint, self.peer)
 
+    cdef void ask(self) noexcept nogil:
+        """Have the consumer ring our bell at its next head. As in `_room`: look at the head after this, then sleep."""
+        if self.usable:
+            st32_relaxed(self.ring + HUNGRY, 1)
+            fence()
+
     cdef int _write_holds(self, Holds holds) except -1:
         """The record of the blocks that the next one mentions, if there is room; from here on they are under way."""
         cdef uint64_t numbers[MAX_BLOCKS + 8]

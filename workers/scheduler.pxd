@@ -350,6 +350,7 @@ cdef class Scheduler:
     cdef int signal_lost(self, uint32_t e, Record *r) except -1
     cdef int flush(self) except -1
     cdef int fire_timers(self) except -1
+    cdef bint settled(self, Outbox box, uint64_t most) except -1
     cdef int settle_blocks(self) except -1
     cdef int park(self, int64_t wait_ns) except -1
     cdef int hold_sender(self, Outbox box) except -1

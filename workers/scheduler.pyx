@@ -203,10 +203,8 @@ cdef enum:
     PARK_NS = 100_000_000           # a sleep is never longer: a producer may die between tail and bell
     FLOW_BYTES = 4 << 20            # overflow to one endpoint at which a sender is suspended,
     FLOW_COUNT = 16384
-    FLOW_BLOCKS = 128 << 20         # bytes of blocks under way to one endpoint, which it hasn't taken, likewise
     FLOW_LOW_BYTES = 1 << 20        # and at which it goes on
     FLOW_LOW_COUNT = 4096
-    FLOW_LOW_BLOCKS = 64 << 20
     MAX_RAISED = 500                # kills raised in a process that swallows them before it is abandoned
     CALIBRATION_NS = 20_000
     TICK_NS = 2_000_000             # between two ticks while processes run
@@ -1022,11 +1020,10 @@ cdef class Scheduler:
                 self.hold_sender(box)
         elif holds is not None:
             self.flying = 1
-            if may_block and box.meter.bytes > FLOW_BLOCKS:
-                self.segment.arena.settle()
-                if box.meter.bytes > FLOW_BLOCKS:
-                    self.backlog = 1
-                    self.hold_sender(box)
+            # Large buffers count as if they stood in the overflow until their receiver's worker has taken them.
+            if may_block and box.meter.bytes > FLOW_BYTES and not self.settled(box, FLOW_BYTES):
+                self.backlog = 1
+                self.hold_sender(box)
         return 0
 
     cdef int wait_for_memory(self, Outbox box, uint32_t inc, int kind, int flags, int aux, const void *head, size_t nhead, bytes payload) except -1:
@@ -1076,7 +1073,7 @@ cdef class Scheduler:
             return 0
         if p.kind == GUEST:
             # A dead worker's overflow is thrown away by its WDOWN, which this very loop takes in.
-            while (box.queued_count or box.meter.bytes > FLOW_BLOCKS) and self.lost is None:
+            while (box.queued_count or box.meter.bytes > FLOW_BYTES and not self.settled(box, FLOW_BYTES)) and self.lost is None:
                 self.poll(1_000_000)
                 PyErr_CheckSignals()
             return 0
@@ -2136,6 +2133,12 @@ cdef class Scheduler:
         self.show_load()
         return self.park(wait_ns)
 
+    cdef bint settled(self, Outbox box, uint64_t most) except -1:
+        """Whether no more than `most` bytes of blocks are under way to that endpoint. If not, it rings when it takes the next ones."""
+        box.ask()
+        self.segment.arena.settle()
+        return box.meter.bytes <= most
+
     cdef int settle_blocks(self) except -1:
         """Let go of the blocks that their receivers have taken by now."""
         self.segment.arena.settle()
@@ -2913,8 +2916,8 @@ cdef class Scheduler:
                 box = <Outbox>item[1]
                 if p.state != BLOCKED or p.wait != FLOW:
                     continue
-                if (box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box.meter.bytes > FLOW_LOW_BLOCKS
-                        or box in woken):
+                if (box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box in woken
+                        or box.meter.bytes > FLOW_LOW_BYTES and not self.settled(box, FLOW_LOW_BYTES)):
                     self.flow_waiting.append(item)
                 else:
                     woken.append(box)

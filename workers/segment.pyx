@@ -190,7 +190,7 @@ cdef class Segment:
         rings_at = slots_at + up(<uint64_t>e * SLOT_BYTES)
         names_at = rings_at + <uint64_t>e * e * (PAGE + <uint64_t>ring_bytes)
         store_at = names_at + NAME_BYTES
-        total = (store_at + up(store_bytes) + (2 << 20) - 1) & ~<uint64_t>((2 << 20) - 1)
+        total = store_at + up(store_bytes)
 
         self = Segment.__new__(Segment)
         fd = os.memfd_create("parallel_actors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
