@@ -161,7 +161,7 @@ class ActorSystem:
 
     Args:
         settings: `workers`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`, `max_reports`, `prefix_output`,
-            `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from `PARALLEL_ACTORS_<NAME>`,
+            `arena_bytes`, `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from `PARALLEL_ACTORS_<NAME>`,
             then from `[tool.parallel_actors]` in pyproject.toml.
 
     Raises:
@@ -190,7 +190,7 @@ class ActorSystem:
         if self._node is not None:
             raise ActorError("expected a system that is not running, got one that is: make another ActorSystem")
         with contextlib.ExitStack() as undo:  # whatever comes in between: Ctrl-C too
-            segment = Segment.create(self.options.workers, self.options.guests)
+            segment = Segment.create(self.options.workers, self.options.guests, arena_bytes=self.options.arena_bytes)
             undo.callback(segment.close)
             root, control, records = _start_root(segment, self.options)
             undo.callback(_end_root, root)

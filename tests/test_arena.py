@@ -248,7 +248,9 @@ def test_what_its_sender_writes_later_does_not_change_it(codec: Codec, way: str)
 def test_buffers_arrive_as_what_they_were(codec: Codec, size: int, way: str) -> None:
     for value in (fill(3, size), bytearray(fill(4, size)), memoryview(bytearray(fill(5, size)))):
         for message in (value, [value, 7], {"a": (value,)}):
-            got: Any = unpack(codec, pack_bytes(codec, message)) if way == "across" else isolated_message(codec, message)
+            got: Any = (
+                unpack(codec, pack_bytes(codec, message)) if way == "across" else isolated_message(codec, message)
+            )
             assert message == got
             inner = got[0] if isinstance(got, list) else got["a"][0] if isinstance(got, dict) else got
             assert type(inner) is type(value)
@@ -342,7 +344,10 @@ def test_more_blocks_than_a_message_may_mention(segment: Segment, codec: Codec) 
 @contract("S9.9", partly=True)
 def test_the_same_array_twice_stays_one(codec: Codec) -> None:
     array = np.arange(20_000)
-    for got in (unpack(codec, pack_bytes(codec, [array, {"a": array}])), isolated_message(codec, [array, {"a": array}])):
+    for got in (
+        unpack(codec, pack_bytes(codec, [array, {"a": array}])),
+        isolated_message(codec, [array, {"a": array}]),
+    ):
         assert got[0] is got[1]["a"]
 
 
@@ -380,7 +385,12 @@ def test_a_full_arena_sends_the_bytes_along_and_all_is_as_else() -> None:
     segment = Segment.create(1, guests=1, arena_bytes=256 * KB)
     try:
         codec = Codec(segment.store_put, segment.store_get, segment.arena)
-        message = [np.arange(20_000 + n) for n in range(5)] + [memoryview(fill(1)), bytearray(fill(2)), fill(3), "x" * BIG]
+        message = [np.arange(20_000 + n) for n in range(5)] + [
+            memoryview(fill(1)),
+            bytearray(fill(2)),
+            fill(3),
+            "x" * BIG,
+        ]
         for _ in range(3):
             for got in (unpack(codec, pack_bytes(codec, message)), isolated_message(codec, message)):
                 for array, there in zip(message[:5], got[:5], strict=True):

@@ -318,6 +318,7 @@ cdef class Outbox:
         self._queue(incarnation, kind, flags, aux, head, nhead, payload, npayload, 0)
         Py_INCREF(holds)
         self.last.holds = <PyObject*>holds
+        self.meter.bytes += holds.bytes
         return 0
 
     # --- the overflow ---
@@ -371,6 +372,7 @@ cdef class Outbox:
         self.queued_count -= 1
         self.queued_bytes -= w.size - w.sent
         if w.holds != NULL:
+            self.meter.bytes -= (<Holds>w.holds).bytes
             Py_DECREF(<object>w.holds)
         free(w)
 
@@ -397,6 +399,7 @@ cdef class Outbox:
                         break
                 except MemoryError:
                     break
+                self.meter.bytes -= (<Holds>w.holds).bytes      # counted as under way now
                 Py_DECREF(<object>w.holds)
                 w.holds = NULL
                 wrote = True

@@ -1006,6 +1006,7 @@ cdef class Scheduler:
             n = len(payload)
         box = self.outbox(e)
         if holds is not None:
+            self.flying = True
             box.holds = holds       # nothing may come between this and the put
         try:
             done = box.put(inc, <uint8_t>kind, <uint8_t>flags, <uint16_t>aux, head, nhead, data, n)
@@ -1016,10 +1017,10 @@ cdef class Scheduler:
         if done == 0:
             self.backlog = 1
             # Nobody flushes for a guest that has gone on to other things: it waits for every record.
-            if self.role == "guest" or may_block and (box.queued_bytes > FLOW_BYTES or box.queued_count > FLOW_COUNT):
+            if self.role == "guest" or may_block and (
+                    box.queued_bytes > FLOW_BYTES or box.queued_count > FLOW_COUNT or box.meter.bytes > FLOW_BYTES):
                 self.hold_sender(box)
         elif holds is not None:
-            self.flying = 1
             # Large buffers count as if they stood in the overflow until their receiver's worker has taken them.
             if may_block and box.meter.bytes > FLOW_BYTES and not self.settled(box, FLOW_BYTES):
                 self.backlog = 1
@@ -2142,7 +2143,7 @@ cdef class Scheduler:
     cdef int settle_blocks(self) except -1:
         """Let go of the blocks that their receivers have taken by now."""
         self.segment.arena.settle()
-        self.flying = len(self.segment.arena.flights) > 0
+        self.flying = len(self.segment.arena.flights) > 0 or self.backlog
         return 0
 
     cdef int park(self, int64_t wait_ns) except -1:
