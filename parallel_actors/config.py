@@ -219,8 +219,9 @@ class Options:
     """Seconds that a process which can't be preempted may keep others of its worker waiting before that is reported."""
 
     arena_bytes: int | None = None
-    """Address space in which each OS process of the system can have large buffers that it sends (docs/payloads.md), 0 for none.
-    Memory is taken for what is used. None: as much as the machine has memory, up to 64 GiB; less where `ulimit -v` says so."""
+    """Address space in which each OS process of the system can have large buffers that it sends (docs/payloads.md), 0
+    for none. Memory is taken for what is used. None: as much as the machine has memory, up to 64 GiB; less where
+    `ulimit -v` says so."""
 
     log_level: str = "INFO"
     """Lowest level of log records that workers hand to the root: DEBUG, INFO, WARNING, ERROR or CRITICAL."""

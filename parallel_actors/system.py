@@ -161,8 +161,8 @@ class ActorSystem:
 
     Args:
         settings: `workers`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`, `max_reports`, `prefix_output`,
-            `arena_bytes`, `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from `PARALLEL_ACTORS_<NAME>`,
-            then from `[tool.parallel_actors]` in pyproject.toml.
+            `arena_bytes`, `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from
+            `PARALLEL_ACTORS_<NAME>`, then from `[tool.parallel_actors]` in pyproject.toml.
 
     Raises:
         ValueError: a setting that doesn't fit; the text says where it stands.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import parallel_actors as pa
 from leaks import eventually
 from parallel_actors.workers.segment import Segment
-from puppets import PLACES, WAIT, Hog, Puppet, echo, get, mail, park, place, puppet
+from puppets import PLACES, WAIT, Hog, Puppet, echo, get, mail, park, place, puppet, take
 
 np: Any = pytest.importorskip("numpy")
 
@@ -61,8 +62,7 @@ def look() -> tuple[str, bool, bytes]:
 def keep(count: int) -> None:
     """Take messages and keep them."""
     kept: list[Any] = pa.process_dict().setdefault("kept", [])
-    for _ in range(count):
-        kept.append(get())
+    kept += take(count)
 
 
 def kept_right(numbers: list[int]) -> list[bool]:
@@ -82,7 +82,7 @@ def send_numbered(to: pa.Pid, numbers: list[int]) -> None:
 @pytest.mark.parametrize(("sender", "receiver"), PLACES)
 def test_buffers_arrive_the_same_here_and_across(node: pa.ActorSystem, sender: int, receiver: int) -> None:
     one, other = place(sender), place(receiver)
-    for make, expected in [
+    cases: list[tuple[Callable[[], Any], tuple[str, bool]]] = [
         (lambda: np.arange(SIZE), ("ndarray", False)),
         (lambda: np.arange(10), ("ndarray", True)),
         (lambda: memoryview(bytearray(SIZE)), ("memoryview", False)),
@@ -90,7 +90,8 @@ def test_buffers_arrive_the_same_here_and_across(node: pa.ActorSystem, sender: i
         (lambda: bytes(SIZE), ("bytes", False)),
         (lambda: bytearray(SIZE), ("bytearray", True)),
         (lambda: pa.share(bytes(SIZE)), ("Shared", False)),
-    ]:
+    ]
+    for make, expected in cases:
         there_and_back(one, other, make(), expected)
     one.do(abs, 1)  # its last orders had the messages
     other.do(abs, 1)

@@ -203,8 +203,9 @@ def _sizes() -> None:
         pa.send(sender, len(data))
 
 
-# What `payload` sends: a view of a buffer that its sender may change later (the send copies it, as `binary:copy` does there), a handle
-# on one that was copied once, or bytes made anew, which the receiver's side copies once more: its `bytes` are its own.
+# What `payload` sends: a view of a buffer that its sender may change later (the send copies it, as `binary:copy` does
+# there), a handle on one that was copied once, or bytes made anew, which the receiver's side copies once more: its
+# `bytes` are its own.
 FRESH, SHARED, BYTES = range(3)
 
 
