@@ -56,6 +56,7 @@ from parallel_actors.workers.api import (
     send_interval,
     set_label,
     set_priority,
+    share,
     sleep,
     spawn,
     spawn_link,
@@ -69,6 +70,7 @@ from parallel_actors.workers.api import (
     worker_index,
     worker_indices,
 )
+from parallel_actors.workers.codec import Shared
 from parallel_actors.workers.errors import (
     ActorError,
     CallingSelf,
@@ -151,6 +153,7 @@ __all__ = [
     "Request",
     "Requests",
     "SegmentFull",
+    "Shared",
     "Shutdown",
     "StartError",
     "Stop",
@@ -201,6 +204,7 @@ __all__ = [
     "send_request",
     "set_label",
     "set_priority",
+    "share",
     "sleep",
     "spawn",
     "spawn_link",

@@ -235,6 +235,11 @@ class Options:
     long_schedule: float = 0.5
     """Seconds that a process which can't be preempted may keep others of its worker waiting before that is reported."""
 
+    arena_bytes: int | None = None
+    """Address space in which each OS process of the system can have large buffers that it sends (docs/payloads.md), 0
+    for none. Memory is taken for what is used. None: as much as the machine has memory, up to 64 GiB; less where
+    `ulimit -v` says so."""
+
     log_level: str = "INFO"
     """Lowest level of log records that workers hand to the root: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
 
@@ -295,6 +300,7 @@ class Settings(TypedDict, total=False):
     stop_timeout: float | None
     stuck_timeout: float | None
     long_schedule: float | None
+    arena_bytes: int | None
     log_level: str | None
     prefix_output: bool | None
     max_reports: int | None
@@ -315,6 +321,7 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "stop_timeout": _seconds,
     "stuck_timeout": _seconds,
     "long_schedule": _seconds,
+    "arena_bytes": _whole_number(0, 1 << 42),
     "log_level": _level,
     "prefix_output": _flag,
     "max_reports": _whole_number(0, 1_000_000),

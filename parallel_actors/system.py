@@ -160,8 +160,9 @@ class ActorSystem:
     'normal'
 
     Args:
-        settings: `workers`, `max_workers`, `rebalance`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`, `max_reports`, `max_mailbox`,
-            `prefix_output`, `pin`, `name`; see `parallel_actors.config.Options`. What isn't given comes from
+        settings: `workers`, `max_workers`, `rebalance`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`,
+            `max_reports`, `max_mailbox`, `arena_bytes`, `prefix_output`, `pin`, `name`; see
+            `parallel_actors.config.Options`. What isn't given comes from
             `PARALLEL_ACTORS_<NAME>`, then from `[tool.parallel_actors]` in pyproject.toml.
 
     Raises:
@@ -190,7 +191,7 @@ class ActorSystem:
         if self._node is not None:
             raise ActorError("expected a system that is not running, got one that is: make another ActorSystem")
         with contextlib.ExitStack() as undo:  # whatever comes in between: Ctrl-C too
-            segment = Segment.create(self.options.worker_slots, self.options.guests)
+            segment = Segment.create(self.options.worker_slots, self.options.guests, arena_bytes=self.options.arena_bytes)
             undo.callback(segment.close)
             root, control, records = _start_root(segment, self.options)
             undo.callback(_end_root, root)

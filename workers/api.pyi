@@ -1,6 +1,9 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, final, overload
 
+from typing_extensions import Buffer
+
+from parallel_actors.workers.codec import Shared
 from parallel_actors.workers.ident import Pid, Ref
 
 P = ParamSpec("P")
@@ -42,7 +45,8 @@ def spawn_with(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any: ...
-def send(dest: _Destination, message: object, /) -> None: ...
+def send(dest: _Destination, message: object, /, *, copy: bool = False) -> None: ...
+def share(buffer: Buffer, /) -> Shared: ...
 
 # A type as the pattern is also the type of the result; any other shape says nothing about it.
 @overload

@@ -244,16 +244,49 @@ def spawn_with(options, int how, function, args, kwargs):
 
 # ---------------------------------------------------------------------- send and receive
 
-def send(dest, message, /):
-    """Send `message` to a pid, a registered name, or an alias; returns at once (OTP: `!`)."""
+def send(dest, message, /, *, bint copy=False):
+    """Send `message` to a pid, a registered name, or an alias; returns at once (OTP: `!`).
+
+    NumPy arrays of 32 KB and more, and memoryviews, arrive read-only: all receivers look at the same memory, which nobody copies. With
+    `copy=True` each receiver gets its own, which it may write to.
+    """
     cdef Scheduler s = here()
     s.may_act()
     if type(dest) is Pid:
-        s.send_pid(<Pid>dest, message)
+        s.send_pid(<Pid>dest, message, copy)
     elif type(dest) is Ref:
-        s.send_ref(<Ref>dest, message)
+        s.send_ref(<Ref>dest, message, copy)
     else:
-        s.send_pid(resolve(s, dest), message)
+        s.send_pid(resolve(s, dest), message, copy)
+
+
+def share(buffer, /):
+    """Put a buffer into shared memory once, to send it often: a handle (`Shared`) that any number of messages and receivers share.
+
+    >>> import parallel_actors as pa
+    >>> def total():
+    ...     table, sender = pa.receive()
+    ...     pa.send(sender, sum(memoryview(table)))
+    >>> with pa.ActorSystem(workers=2):
+    ...     table = pa.share(bytes(range(100)))
+    ...     for worker in 0, 1:
+    ...         pa.send(pa.options(worker=worker).spawn(total), (table, pa.self_()))
+    ...     [pa.receive(timeout=10) for _ in range(2)]
+    [4950, 4950]
+
+    Args:
+        buffer: bytes, bytearray, memoryview, a NumPy array, or any other object with a buffer. It is copied: what is written to it later
+            doesn't change what was shared. What was received as a read-only view isn't copied again.
+
+    Raises:
+        TypeError: it has no buffer, or is an array of Python objects.
+
+    The memory comes back when the last handle, view and unread message that has it is gone, or when those who have it die. Where the
+    shared memory is full, the handle has a copy of its own, and takes it along.
+    """
+    cdef Scheduler s = here()
+    s.may_act()
+    return s.codec.share(buffer)
 
 
 cdef int begin_scan(Scheduler s, Process p, tuple patterns) except -1:

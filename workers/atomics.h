@@ -1,6 +1,6 @@
 /* Atomic access to shared memory, by the compilers' __atomic builtins (GCC, Clang; x86-64, arm64).
  *
- * Only segment.pyx, ring.pyx, names.pyx and steal.pyx use it. Every word that another OS process may touch at the same time goes
+ * Only segment.pyx, ring.pyx, names.pyx, steal.pyx and arena.pyx use it. Every word that another OS process may touch at the same time goes
  * through here: a plain C access could be torn, cached in a register or moved by the compiler. The names say the C11 order;
  * what pairs with what stands at the callers.
  */
@@ -9,6 +9,8 @@
 
 #include <stdint.h>
 
+static inline uint8_t pa_ld8_acquire(const void *p) { return __atomic_load_n((const uint8_t *)p, __ATOMIC_ACQUIRE); }
+static inline void pa_st8_release(void *p, uint8_t v) { __atomic_store_n((uint8_t *)p, v, __ATOMIC_RELEASE); }
 static inline uint32_t pa_ld32_relaxed(const void *p) { return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED); }
 static inline uint32_t pa_ld32_acquire(const void *p) { return __atomic_load_n((const uint32_t *)p, __ATOMIC_ACQUIRE); }
 static inline void pa_st32_relaxed(void *p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED); }

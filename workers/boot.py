@@ -101,7 +101,7 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
     call_process(config.name, f"w{config.index}")
     if config.cpu is not None:
         os.sched_setaffinity(0, {config.cpu})
-    segment = Segment.attach(memfd, eventfds)
+    segment = Segment.attach(memfd, eventfds, config.index)
     segment.set_os_pid(config.index, os.getpid())
     chunks.install()
     tick = make_tick()

@@ -15,10 +15,19 @@ Who calls what::
      bools, numbers, str, bytes, tuple, list, dict, set, frozenset, Pid and Ref of exactly those types.
  2   pickle
  3   count u32, that many references (definition u64, bundle u64), then a pickle
+ 4   what the stream is (1 compact, 2 pickle), 0 u16, count u32, that many entries (kind, and three numbers, u64 each), then the
+     stream, unless an entry says that it lies in a block; and buffers that there was no block for, 16-aligned
 ===  =========================================================================================
 
 The compact encoding can't carry sharing or cycles: what might be shared (by its reference count) is remembered while it is written,
 and met again sends the whole message to pickle. Decoding it never runs user code, and never reads past the end.
+
+**Large buffers.** `encode` makes bytes that stand for themselves. `pack`, for messages to another endpoint, and `isolate_message`, for
+those to the same, put buffers of ARENA_MIN bytes and more into blocks of the arena (arena.pyx): one copy, here. NumPy arrays,
+memoryviews and whatever else gives pickle 5 its buffers out of band become read-only views of the block there; what has no such
+form (bytes, bytearray, a long list) lies in a block with the whole pickle, and is made from it. Memory that lies in the arena already,
+of a view that was received or of a `Shared`, isn't copied: the entry names its block. In a full arena the buffers go with the bytes, and
+become views of those.
 
 **Code by value.** Functions and classes that can't be imported by name in a worker (those of `__main__`, lambdas, local ones) are
 taken apart by cloudpickle's functions. Three things differ from plain cloudpickle:
@@ -37,6 +46,7 @@ are loaded in the receiver. It looks at types only by identity, so it runs no us
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_Next, PyDict_SetItem
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice, PyList_New, PyList_SET_ITEM
@@ -48,6 +58,7 @@ from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTu
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from parallel_actors.workers.arena cimport ARENA_MIN, Arena, Block, Holds
 from parallel_actors.workers.ident cimport Pid, Ref, new_pid, new_ref
 
 import _pickle
@@ -91,7 +102,7 @@ cdef extern from *:
     static inline void *pa_str_data(PyObject *s) { return PyUnicode_DATA(s); }
 
     /* Atoms: exact builtin types without parts. The order is that of what messages mostly hold. */
-    static PyTypeObject *pa_pid_type, *pa_ref_type;
+    static PyTypeObject *pa_pid_type, *pa_ref_type, *pa_shared_type;
     static inline int pa_is_atom(PyObject *o) {
         PyTypeObject *t = Py_TYPE(o);
         return t == &PyUnicode_Type || t == &PyLong_Type || o == Py_None || t == &PyFloat_Type || t == &PyBool_Type
@@ -131,6 +142,7 @@ cdef extern from *:
     void* pa_str_data(PyObject* s)
     PyTypeObject* pa_pid_type
     PyTypeObject* pa_ref_type
+    PyTypeObject* pa_shared_type
     bint pa_is_atom(PyObject* o)
     PyObject* pa_function_dict(object f)
     Py_ssize_t pa_basicsize(object t)
@@ -154,6 +166,7 @@ cdef extern from "Python.h":
     bint PyType_Check(object o)
     object PyMemoryView_FromMemory(char* mem, Py_ssize_t size, int flags)
     int PyBUF_READ
+    int PyBUF_WRITE
     object PyObject_GenericGetAttr(object o, object name)
     Py_ssize_t _PyBytes_size "PyBytes_GET_SIZE"(PyObject* o)
     char* _PyBytes_str "PyBytes_AS_STRING"(PyObject* o)
@@ -187,16 +200,39 @@ cdef enum:
     T_INT8, T_INT32, T_INT64, T_INT, T_FLOAT
     T_ASCII, T_STR1, T_STR2, T_STR4, T_BYTES
     T_TUPLE, T_LIST, T_DICT, T_SET, T_FROZENSET
-    T_PID, T_REF
+    T_PID, T_REF, T_SHARED
 
 cdef enum:
-    FORMAT_COMPACT = 1, FORMAT_PICKLE = 2, FORMAT_PICKLE_REFS = 3
+    FORMAT_COMPACT = 1, FORMAT_PICKLE = 2, FORMAT_PICKLE_REFS = 3, FORMAT_BLOCKS = 4
     MAX_DEPTH = 12          # of a compact message; decoding recurses on the C stack as deep
     SEEN = 16               # objects that might be shared; more, and pickle's memo is the better tool
     BIG = 512               # a str or bytes this long is written twice only by pickle's memo, that is, once
     SMALL = 64              # a shared tuple up to this many bytes is simply written again
     COPY_BELOW = 4096       # bytes: copying so few is cheaper than a memoryview on them
     SMALL_BUFFER = 480
+    SHARES = 8              # handles of shared blocks in a compact message
+    OLD_BLOCKS = 80         # that a message may mention beside those made for it,
+    NEW_BLOCKS = 16         # and of those: more buffers than that share one
+
+# How a message is made.
+cdef enum:
+    M_PLAIN = 0             # bytes that stand for themselves
+    M_PACK = 1              # large buffers in blocks
+    M_OWN = 2               # only the stream itself: arrays and views arrive as the receiver's own, writable
+
+# Kinds of entries in FORMAT_BLOCKS.
+cdef enum:
+    E_DEFINITION = 0        # offset in the store, bundle
+    E_BUFFER = 1            # number of the block, start, length: a memoryview
+    E_SHARED = 2            # the same: a Shared
+    E_INLINE = 3            # start in these bytes, length: a memoryview
+    E_STREAM = 4            # block, start, length: the pickle, or the compact encoding, itself
+
+cdef struct Lot:
+    uint64_t kind
+    uint64_t a
+    uint64_t b
+    uint64_t c
 
 cdef struct Seen:
     PyObject* object        # borrowed: nothing runs that could free it
@@ -209,6 +245,9 @@ cdef struct Buffer:
     size_t mutables         # mutable containers written so far
     int seen_count
     Seen seen[SEEN]
+    PyObject* arena         # borrowed; NULL: nothing of this may lie in blocks
+    int share_count
+    PyObject* shares[SHARES]    # Shared, borrowed
     uint8_t small[SMALL_BUFFER]
 
 
@@ -403,7 +442,7 @@ cdef int put(Buffer* b, PyObject* o, int depth, bint shared) except -1:
     if t == &PyBytes_Type:
         n = <size_t>_PyBytes_size(o)
         if n >= BIG:
-            if n > 0xFFFFFFFF:
+            if n > 0xFFFFFFFF or n >= ARENA_MIN and b.arena != NULL:     # pickle doesn't copy it
                 return 0
             if shared and not remember_big(b, o):
                 return 0
@@ -434,7 +473,29 @@ cdef int put(Buffer* b, PyObject* o, int depth, bint shared) except -1:
         b.data[b.size] = T_ELLIPSIS
         b.size += 1
         return 1
+    if t == pa_shared_type and b.arena != NULL:
+        return put_shared(b, o)
     return 0
+
+
+cdef int put_shared(Buffer* b, PyObject* o) except -1:
+    cdef Shared handle = <Shared>o
+    cdef size_t n
+    if handle.block is None or <PyObject*>handle.block.arena != b.arena or b.share_count == SHARES:
+        return 0
+    b.shares[b.share_count] = o
+    b.share_count += 1
+    n = <size_t>PyBytes_GET_SIZE(handle.meta)
+    need(b, 25 + n + 6)
+    b.data[b.size] = T_SHARED
+    memcpy(b.data + b.size + 1, &handle.block.id, 8)
+    memcpy(b.data + b.size + 9, &handle.start, 8)
+    memcpy(b.data + b.size + 17, &handle.length, 8)
+    b.size += 25
+    put_length(b, T_BYTES, n)
+    memcpy(b.data + b.size, PyBytes_AS_STRING(handle.meta), n)
+    b.size += n
+    return 1
 
 
 cdef bint remember_big(Buffer* b, PyObject* o) noexcept:
@@ -464,6 +525,7 @@ cdef int put_set(Buffer* b, PyObject* o, uint8_t tag, int depth) except -1:
 cdef struct Cursor:
     const uint8_t* at
     const uint8_t* end
+    PyObject* arena         # borrowed, an Arena or None
 
 
 cdef object corrupt(str what):
@@ -612,7 +674,30 @@ cdef object take(Cursor* c, int depth):
         return made if tag == T_SET else frozenset(made)
     if tag == T_ELLIPSIS:
         return Ellipsis
+    if tag == T_SHARED:
+        if c.end - c.at < 24:
+            raise corrupt("a handle is cut")
+        memcpy(&hi, c.at, 8)
+        memcpy(&lo, c.at + 8, 8)
+        memcpy(&i64, c.at + 16, 8)
+        c.at += 24
+        made = take(c, depth)
+        if type(made) is not bytes:
+            raise corrupt("a handle without its bytes")
+        return make_shared(block_of(<Arena>c.arena, hi, lo, <uint64_t>i64), lo, <uint64_t>i64, <bytes>made)
     raise corrupt(f"tag {tag}")
+
+
+cdef Block block_of(Arena arena, uint64_t number, uint64_t start, uint64_t length):
+    """The block of that number, which the message that mentions it holds."""
+    cdef Block block = None
+    if arena is not None:
+        block = arena.held(number)
+    if block is None:
+        raise corrupt("it mentions a block that it doesn't hold")
+    if start > block.size or length > block.size - start:
+        raise corrupt("it mentions more than there is of a block")
+    return block
 
 
 cdef object from_kind(int kind, const uint8_t* at, size_t n):
@@ -930,6 +1015,10 @@ cdef class Writer:
     cdef dict loose             # id(dict of globals) -> (it, its stand-in): globals that belong to no module
     # What is for the store leaves the globals out and collects their names here. None: a message, globals go with the functions.
     cdef set names
+    cdef int mode
+    cdef bint has_buffers       # among the references: (memoryview or Shared, None) in place of (definition, bundle)
+    cdef int shares
+    cdef Holds holds            # of what `pack` made
 
     def __cinit__(self, Codec codec):
         self.codec = codec
@@ -945,7 +1034,19 @@ cdef class Writer:
         self.chunks.append(data if type(data) is bytes else bytes(data))
 
     def in_band(self, buffer):
-        return buffer is not _token
+        if buffer is _token:
+            return False
+        if self.mode != M_PACK:
+            return True
+        try:
+            raw = buffer.raw()
+        except BufferError:     # not contiguous: the pickler says so itself
+            return True
+        if raw.nbytes < ARENA_MIN:
+            return True
+        self.references += (raw, None)
+        self.has_buffers = True
+        return False
 
     def reduce(self, o):
         """The pickler's `reducer_override`: called for all but the commonest builtin types."""
@@ -955,10 +1056,47 @@ cdef class Writer:
             return self.function(o)
         if PyType_Check(o):
             return self.class_(o)
+        if is_array(<object>t) and self.names is None:
+            return self.array(o)
+        if <object>t is memoryview:
+            return self.view(o)
+        if t == pa_shared_type:
+            return self.shared(<Shared>o)
         reducer = PyDict_GetItem(_extra_reducers, <object>t)
         if reducer is NULL:
             return NotImplemented
         return (<object>reducer)(o)
+
+    cdef object array(self, object o):
+        # A large one arrives the same whatever its layout: NumPy's own way gives up on all but the plainest.
+        cdef object dtype = o.dtype
+        if self.mode == M_PLAIN or o.nbytes < ARENA_MIN or dtype.hasobject:
+            return NotImplemented
+        if not (o.flags.c_contiguous or o.flags.f_contiguous):
+            o = o.copy(order="C")
+        order = "C" if o.flags.c_contiguous else "F"
+        make = _array if self.mode == M_PACK else _array_own
+        return make, (_PickleBuffer(flat_bytes(o)), plain_dtype(dtype), o.shape, order)
+
+    cdef object view(self, object o):
+        cdef object shape = o.shape if o.ndim != 1 else None, data
+        if o.format.removeprefix("@") not in _castable:
+            raise TypeError(f"expected a memoryview of plain numbers, got one of format {o.format!r}; send what it is a view of, or its bytes")
+        if o.nbytes == 0:
+            shape = None
+        if self.mode == M_PACK and o.nbytes >= ARENA_MIN:
+            data = _PickleBuffer(o if o.c_contiguous else o.tobytes())
+        else:
+            data = bytearray(o.tobytes()) if self.mode == M_OWN else o.tobytes()
+        return _view, (data, o.format, shape)
+
+    cdef object shared(self, Shared handle):
+        if handle.block is None or handle.block.arena is not self.codec.arena or self.mode == M_PLAIN or self.shares == OLD_BLOCKS // 2:
+            return _shared_again, (_PickleBuffer(handle), handle.meta)
+        self.references += (handle, None)
+        self.has_buffers = True
+        self.shares += 1
+        return _shared_given, (_token, handle.meta)
 
     cdef object class_(self, object cls):
         cdef object module = getattr(cls, "__module__", None)
@@ -1057,6 +1195,118 @@ cdef class Writer:
             return None
         return define(codec, o)
 
+    cdef bytes pack(self):
+        """`output`, with what is large in blocks. They are in `holds` then."""
+        cdef Arena arena = self.codec.arena
+        cdef size_t size = 1, total = 0, start, end
+        cdef Py_ssize_t i, n = len(self.references) // 2
+        cdef list parts, views
+        cdef Holds holds
+        cdef Block block
+        cdef Lot* entries
+        cdef bytes table
+        cdef uint32_t count
+        cdef uint8_t* at
+        for chunk in self.chunks:
+            size += <size_t>PyBytes_GET_SIZE(chunk)
+        if not self.has_buffers and (arena is None or size < ARENA_MIN):
+            return self.output()
+        holds = Holds()
+        table = PyBytes_FromStringAndSize(NULL, 8 + <Py_ssize_t>sizeof(Lot) * (n + 1))
+        entries = <Lot*>(PyBytes_AS_STRING(table) + 8)
+        views = []              # (number of the entry, memoryview) of what has no block yet
+        for i in range(n):
+            one = self.references[2 * i]
+            entries[i].c = 0
+            if type(one) is int:
+                entries[i].kind = E_DEFINITION
+                entries[i].a = one
+                entries[i].b = self.references[2 * i + 1]
+            elif type(one) is Shared:
+                holds.add((<Shared>one).block)
+                entries[i].kind = E_SHARED
+                entries[i].a = (<Shared>one).block.id
+                entries[i].b = (<Shared>one).start
+                entries[i].c = (<Shared>one).length
+            else:
+                start = 0
+                block = None
+                if arena is not None and holds.count < OLD_BLOCKS:
+                    block = block_under(arena, one, &start)
+                if block is not None:
+                    holds.add(block)
+                    entries[i].kind = E_BUFFER
+                    entries[i].a = block.id
+                    entries[i].b = start
+                    entries[i].c = one.nbytes
+                else:
+                    views.append((i, one))
+                    total += (<size_t>one.nbytes + 63) & ~<size_t>63
+        block = None
+        start = 0
+        if arena is not None and len(views) > NEW_BLOCKS:
+            block = arena.allocate(total)
+        parts = []
+        end = 0
+        for i, one in views:
+            if len(views) <= NEW_BLOCKS:
+                start = 0
+                block = None if arena is None else arena.allocate(<uint64_t>one.nbytes)
+            if block is None:
+                entries[i].kind = E_INLINE
+                entries[i].a = end      # from where the first one will stand
+                entries[i].b = one.nbytes
+                parts.append(one)
+                end += one.nbytes
+                if end & 15:
+                    parts.append(bytes(16 - (end & 15)))
+                    end += 16 - (end & 15)
+                continue
+            copy_into(block.data + start, one)
+            holds.add(block)
+            entries[i].kind = E_BUFFER
+            entries[i].a = block.id
+            entries[i].b = start
+            entries[i].c = one.nbytes
+            start += (<size_t>one.nbytes + 63) & ~<size_t>63
+        count = <uint32_t>n
+        block = None
+        if arena is not None and size >= ARENA_MIN:
+            block = arena.allocate(size)
+        if block is not None:
+            at = block.data
+            at[0] = FORMAT_PICKLE
+            at += 1
+            for chunk in self.chunks:
+                memcpy(at, PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
+                at += PyBytes_GET_SIZE(chunk)
+            holds.add(block)
+            entries[n].kind = E_STREAM
+            entries[n].a = block.id
+            entries[n].b = 0
+            entries[n].c = size
+            count += 1
+        at = <uint8_t*>PyBytes_AS_STRING(table)
+        at[0] = FORMAT_BLOCKS
+        at[1] = FORMAT_PICKLE
+        at[2] = at[3] = 0
+        memcpy(at + 4, &count, 4)
+        table = table[:8 + sizeof(Lot) * count]
+        # What goes with the bytes begins behind the stream.
+        start = <size_t>len(table) + (size if block is None else 0)
+        end = (start + 15) & ~<size_t>15
+        entries = <Lot*>(PyBytes_AS_STRING(table) + 8)
+        for i in range(n):
+            if entries[i].kind == E_INLINE:
+                entries[i].a += end
+        if holds.count:
+            self.holds = holds
+        if block is None:
+            parts = [table, b"\x02", *self.chunks, bytes(end - start) if parts else b"", *parts]
+        else:
+            parts = [table, bytes(end - start) if parts else b"", *parts]
+        return b"".join(parts)
+
     cdef bytes output(self):
         cdef uint64_t word
         cdef uint32_t count
@@ -1073,23 +1323,221 @@ cdef class Writer:
         return b"".join(parts)
 
 
-cdef bytes write(Codec codec, object o, set names):
-    """Pickle `o`. What goes wrong comes out as it was raised."""
+cdef bytes write(Codec codec, object o, set names, int mode=M_PLAIN):
+    """Pickle `o`. What goes wrong comes out as it was raised. But for M_PLAIN, `codec.packed` has the blocks."""
     cdef Writer writer
     cdef bytes data
+    cdef Holds holds
+    cdef bint keep
     writer = <Writer>codec._writers.pop() if codec._writers else Writer(codec)
     writer.names = names
-    writer.dump(o)
-    data = writer.output()
-    # Only after success: a pickler that was left half-way is thrown away. One with a huge memo is too.
-    if len(data) <= 65536 and len(codec._writers) < 4:
+    writer.mode = mode
+    try:
+        writer.dump(o)
+        data = writer.output() if mode == M_PLAIN else writer.pack()
+        # One with a huge memo is thrown away, as is a pickler that was left half-way.
+        keep = len(data) <= 65536 and len(writer.chunks) <= 8 and len(codec._writers) < 4
+        holds = writer.holds
+    finally:
+        # In any case: writer and pickler refer to each other, and would keep objects of the user's until the next collection.
         writer.clear_memo()
         writer.chunks.clear()
         writer.references.clear()
         writer.loose.clear()
         writer.names = None
+        writer.has_buffers = False
+        writer.shares = 0
+        writer.holds = None
+    if keep:
         codec._writers.append(writer)
+    # Last, behind all that lets go of objects of the user's: their finalizers may send.
+    writer = None
+    codec.packed = holds
     return data
+
+
+# --- Arrays, views, shared buffers --------------------------------------------------------------------------------------
+
+cdef frozenset _castable = frozenset("bBhHiIlLqQnNfdc?")
+cdef object _ndarray = None
+
+
+cdef bint is_array(object t) except -1:
+    global _ndarray
+    if _ndarray is None:
+        numpy = _modules.get("numpy")
+        if numpy is None:
+            return False
+        _ndarray = getattr(numpy, "ndarray", None)      # None: it is being imported
+    return t is _ndarray
+
+
+cdef object numpy_here():
+    # An import that another process of this worker has begun counts once it is done: `import_module` waits for that.
+    return importlib.import_module("numpy")
+
+
+cdef object flat_bytes(object array):
+    """The memory of a contiguous array as a flat array of bytes: its own type may be one that exports none."""
+    if not array.flags.c_contiguous:
+        array = array.T
+    return array.reshape(-1).view("u1")
+
+
+cdef object plain_dtype(object dtype):
+    """What stands for it in a pickle: its name, where that says it all."""
+    return dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
+
+
+def _array(buffer, dtype, shape, order):
+    """Unpickle a large array: a view of `buffer`, read-only."""
+    return numpy_here().ndarray(shape, dtype, buffer, order=order)
+
+
+def _array_own(buffer, dtype, shape, order):
+    """Unpickle a large array that its receiver may write to."""
+    return numpy_here().ndarray(shape, dtype, bytearray(buffer) if type(buffer) is bytes else buffer, order=order)
+
+
+def _view(data, format, shape):
+    """Unpickle a memoryview."""
+    cdef object view = memoryview(data)
+    if shape is not None:
+        return view.cast(format, shape)
+    return view if format == "B" else view.cast(format)
+
+
+cdef int copy_into(uint8_t* at, object view) except -1:
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    memcpy(at, buffer.buf, buffer.len)
+    PyBuffer_Release(&buffer)
+    return 0
+
+
+cdef Block block_under(Arena arena, object view, size_t* start):
+    """The block that this memory lies in, if it does and nobody can write to it. It is held, since `view` is there."""
+    cdef Py_buffer buffer
+    cdef Block block = None
+    PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+    if buffer.readonly and buffer.len:
+        block = arena.at(buffer.buf, <uint64_t>buffer.len)
+        if block is not None:
+            start[0] = <uint8_t*>buffer.buf - block.data
+    PyBuffer_Release(&buffer)
+    return block
+
+
+cdef object local_array(Codec codec, object o):
+    """A large array for a process of this endpoint: as it would arrive elsewhere."""
+    cdef Block block = None
+    cdef size_t start = 0
+    cdef bint contiguous = o.flags.c_contiguous or o.flags.f_contiguous
+    cdef object numpy = _modules["numpy"], made, order = "F" if o.flags.f_contiguous and not o.flags.c_contiguous else "C"
+    if codec.arena is not None:
+        if contiguous and not o.flags.writeable and block_under(codec.arena, flat_bytes(o), &start) is not None:
+            return o.view()         # nobody can change it; the new one has its own shape and strides
+        block = codec.arena.allocate(<uint64_t>o.nbytes)
+    if block is None:
+        made = o.copy(order=order)
+        made.flags.writeable = False
+        return made
+    if contiguous:
+        copy_into(block.data, flat_bytes(o))
+    else:
+        numpy.ndarray(o.shape, o.dtype, PyMemoryView_FromMemory(<char*>block.data, o.nbytes, PyBUF_WRITE))[...] = o
+    return numpy.ndarray(o.shape, o.dtype, memoryview(block)[:o.nbytes], order=order)
+
+
+@cython.final
+@cython.no_gc
+cdef class Shared:
+    """A handle on an immutable buffer that many messages and receivers share. Made by `share`; sending it copies nothing.
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=1):
+    ...     table = pa.share(b"\\1\\2\\3")
+    ...     bytes(table), len(table), memoryview(table)[1]
+    (b'\\x01\\x02\\x03', 3, 2)
+
+    It is used where a read-only buffer is: `memoryview(handle)`, `bytes(handle)`, `np.frombuffer(handle)`; of an array `array()` has shape
+    and type too. The memory comes back when the last handle, view and message that has it is gone.
+    """
+
+    def __init__(self):
+        raise TypeError("a Shared is made by share(buffer)")
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("expected to be read only: others share this buffer; make a copy to write to")
+        if self.block is not None:
+            PyBuffer_FillInfo(view, self, self.block.data + self.start, <Py_ssize_t>self.length, 1, flags)
+        else:
+            PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(self.own), <Py_ssize_t>self.length, 1, flags)
+
+    def __len__(self):
+        return self.length
+
+    @property
+    def nbytes(self):
+        """Bytes in the buffer."""
+        return self.length
+
+    def array(self, *, copy=False):
+        """The buffer as a NumPy array: the one that was shared, or of bytes where it was none.
+
+        Args:
+            copy: True for an array of one's own, which can be written to; False for a read-only view.
+        """
+        numpy = numpy_here()
+        dtype, shape, order = _loads(self.meta) if self.meta else ("u1", (self.length,), "C")
+        made = numpy.ndarray(shape, dtype, self, order=order)
+        return made.copy(order="K") if copy else made
+
+    def __reduce__(self):
+        return _shared_again, (bytes(self), self.meta)
+
+    def __repr__(self):
+        if not self.meta:
+            return f"<Shared {self.length} bytes>"
+        dtype, shape, _ = _loads(self.meta)
+        return f"<Shared array of {dtype}, shape {shape}>"
+
+
+pa_shared_type = <PyTypeObject*>Shared
+
+
+cdef Shared make_shared(Block block, uint64_t start, uint64_t length, bytes meta):
+    cdef Shared made = Shared.__new__(Shared)
+    made.block = block
+    made.start = start
+    made.length = length
+    made.meta = meta
+    return made
+
+
+def _shared_given(Shared it not None, bytes meta):
+    """Unpickle a handle: out of band came where it lies."""
+    it.meta = meta
+    return it
+
+
+def _shared_again(data, bytes meta):
+    """Unpickle a handle that went by value: on the block that its content came in, or on bytes."""
+    cdef Shared made = Shared.__new__(Shared)
+    cdef size_t start = 0
+    cdef Block block
+    made.meta = meta
+    made.length = len(data)
+    if type(data) is memoryview and type(data.obj) is Block:
+        block = data.obj
+        block = block_under(block.arena, data, &start)
+        if block is not None:
+            made.block = block
+            made.start = start
+            return made
+    made.own = bytes(data)
+    return made
 
 
 cdef Definition define(Codec codec, object o):
@@ -1248,6 +1696,7 @@ cdef struct Memo:
     int budget                  # containers still to be looked at when all that is asked is "immutable?"
     PyObject* key[MEMO]         # both owned
     PyObject* value[MEMO]
+    int mode                    # M_PACK: large arrays go into blocks
     PyObject* more              # owned: dict from address to (object, copy), once the arrays are full
 
 cdef object _BY_PICKLE = object()   # a copier's answer: this message has to go by pickle
@@ -1262,6 +1711,7 @@ cdef Kind make_kind(int code):
 
 cdef Kind _PICKLE = make_kind(K_PICKLE)
 cdef dict _builtin_kinds = {
+    Shared: make_kind(K_SHARE),
     complex: make_kind(K_SHARE), type(Ellipsis): make_kind(K_SHARE), type(NotImplemented): make_kind(K_SHARE),
     range: make_kind(K_SHARE), re.Pattern: make_kind(K_SHARE),
     set: make_kind(K_SET), frozenset: make_kind(K_FROZENSET), bytearray: make_kind(K_BYTEARRAY),
@@ -1606,7 +2056,10 @@ cdef object copy(Codec codec, object o, bint shared, int depth, Memo* memo):
     elif kind.code == K_NDARRAY:
         if o.dtype.hasobject:
             return _BY_PICKLE
-        made = o.copy(order="K")
+        if memo.mode == M_PACK and o.nbytes >= ARENA_MIN:
+            made = local_array(codec, o)
+        else:
+            made = o.copy(order="K")
     elif kind.code == K_FUNCTION:
         made = copy_function(codec, o, depth, memo)
         if made is _BY_PICKLE or made is o:
@@ -1771,6 +2224,7 @@ def show(key):
 # --- The codec ----------------------------------------------------------------------------------------------------------
 
 @cython.final
+@cython.no_gc
 @cython.freelist(64)
 cdef class Encoded:
     """A message that is still bytes: decoded in its receiver's own context, where `__setstate__` may run."""
@@ -1785,14 +2239,16 @@ cdef Encoded make_encoded(bytes data):
     return encoded
 
 
+@cython.final
 cdef class Codec:
     """Encodes, decodes and isolates for one scheduler.
 
     `store_put(bytes) -> int` and `store_get(int) -> bytes` are the shared store of the node, for the definitions of `__main__`. Without
-    them everything goes inline. Used by one thread. Re-entrant: user code that it runs may use it.
+    them everything goes inline. `arena` is where large buffers go. Used by one thread. Re-entrant: user code that it runs may use it.
     """
 
-    def __init__(self, store_put=None, store_get=None):
+    def __init__(self, store_put=None, store_get=None, Arena arena=None):
+        self.arena = arena
         self.store_put = store_put
         self.store_get = store_get
         self._by_id = {}
@@ -1804,12 +2260,25 @@ cdef class Codec:
         self._kinds = dict(_builtin_kinds)
 
     cdef bytes encode(self, object message):
-        cdef bytes made = self.compact(message)
-        return self._pickle(message, "msg") if made is None else made
+        return self._encode(message, M_PLAIN)
+
+    cdef bytes pack(self, object message, bint own):
+        return self._encode(message, M_OWN if own else M_PACK)
 
     cdef bytes compact(self, object message):
         """As `encode`, where no user code has to run; else None."""
+        return self._encode(message, M_PLAIN, True)
+
+    cdef bytes _encode(self, object message, int mode, bint compact=False):
         cdef Buffer b
+        cdef int done
+        cdef bytes data
+        cdef Holds holds = None
+        cdef Block block = None
+        cdef Lot entry
+        cdef uint32_t one = 1
+        b.arena = <PyObject*>self.arena if mode != M_PLAIN and self.arena is not None else NULL
+        b.share_count = 0
         b.data = b.small
         b.room = SMALL_BUFFER
         b.size = 1
@@ -1817,20 +2286,47 @@ cdef class Codec:
         b.seen_count = 0
         b.small[0] = FORMAT_COMPACT
         try:
-            if put(&b, <PyObject*>message, 0, True):
-                return PyBytes_FromStringAndSize(<char*>b.data, <Py_ssize_t>b.size)
-            return None
+            done = put(&b, <PyObject*>message, 0, True)
+            if done:
+                if b.size >= ARENA_MIN and b.arena != NULL:
+                    block = self.arena.allocate(b.size)
+                if b.share_count or block is not None:
+                    holds = Holds()
+                    for done in range(b.share_count):
+                        holds.add((<Shared>b.shares[done]).block)
+                if block is None:
+                    data = PyBytes_FromStringAndSize(<char*>b.data, <Py_ssize_t>b.size)
+                else:
+                    holds.add(block)
+                    memcpy(block.data, b.data, b.size)
+                    entry.kind = E_STREAM
+                    entry.a = block.id
+                    entry.b = 0
+                    entry.c = b.size
+                    data = PyBytes_FromStringAndSize(NULL, 8 + sizeof(Lot))
+                    PyBytes_AS_STRING(data)[0] = FORMAT_BLOCKS
+                    PyBytes_AS_STRING(data)[1] = FORMAT_COMPACT
+                    PyBytes_AS_STRING(data)[2] = PyBytes_AS_STRING(data)[3] = 0
+                    memcpy(PyBytes_AS_STRING(data) + 4, &one, 4)
+                    memcpy(PyBytes_AS_STRING(data) + 8, &entry, sizeof(Lot))
+                if holds is not None:
+                    self.packed = holds
+                return data
         finally:
             if b.data != b.small:
                 PyMem_Free(b.data)
+        return None if compact else self._pickle(message, "msg", mode)
 
     cdef object decode(self, const uint8_t* data, size_t n):
         cdef Cursor c
         cdef object message
         if n == 0:
             raise corrupt("none at all")
+        if data[0] == FORMAT_BLOCKS:
+            return self._unpack(data, n)
         if data[0] != FORMAT_COMPACT:
             return self._unpickle(data, n, 0)
+        c.arena = <PyObject*>self.arena
         c.at = data + 1
         c.end = data + n
         message = take(&c, 0)
@@ -1839,39 +2335,134 @@ cdef class Codec:
         return message
 
     cdef object receive(self, const uint8_t* data, size_t n):
-        if n and data[0] == FORMAT_COMPACT:
+        if n and (data[0] == FORMAT_COMPACT or data[0] == FORMAT_BLOCKS and n > 1 and data[1] == FORMAT_COMPACT):
             return self.decode(data, n)
         return make_encoded(PyBytes_FromStringAndSize(<char*>data, <Py_ssize_t>n))
 
     cdef object isolate(self, object message):
+        return self._isolate(message, M_PLAIN)
+
+    cdef object isolate_message(self, object message, bint own):
+        return self._isolate(message, M_OWN if own else M_PACK)
+
+    cdef object _isolate(self, object message, int mode):
         cdef Memo memo
         cdef object made
+        cdef Encoded encoded
+        cdef Holds holds
+        cdef bytes data
         if pa_is_atom(<PyObject*>message):
             return message
         memo.count = 0
         memo.budget = 1000000
+        memo.mode = mode
         memo.more = NULL
         try:
             made = copy(self, message, True, 0, &memo)
         finally:
             memo_clear(&memo)
         if made is _BY_PICKLE:
-            return make_encoded(self._pickle(message, "msg"))
+            data = self._pickle(message, "msg", mode)
+            holds = self.packed
+            self.packed = None
+            encoded = make_encoded(data)
+            encoded.holds = holds
+            return encoded
+        return made
+
+    cdef object share(self, object buffer):
+        cdef Block block = None
+        cdef size_t start = 0
+        cdef bytes meta = b""
+        cdef Shared made
+        cdef object data
+        if type(buffer) is Shared:
+            return buffer
+        if is_array(type(buffer)):
+            if buffer.dtype.hasobject:
+                raise TypeError(f"expected an array of numbers to share, got one of Python objects: {buffer.dtype}")
+            if not (buffer.flags.c_contiguous or buffer.flags.f_contiguous):
+                buffer = buffer.copy(order="C")
+            meta = _pickle.dumps((plain_dtype(buffer.dtype), buffer.shape, "C" if buffer.flags.c_contiguous else "F"), 5)
+            data = memoryview(flat_bytes(buffer))
+        else:
+            try:
+                data = memoryview(buffer)
+            except TypeError:
+                raise TypeError(f"expected a buffer to share (bytes, bytearray, memoryview, an array), got {type(buffer).__name__}") from None
+            if not data.c_contiguous:
+                data = memoryview(data.tobytes())
+        if self.arena is not None and data.nbytes:
+            block = block_under(self.arena, data, &start)
+            if block is None:
+                block = self.arena.allocate(<uint64_t>data.nbytes)
+                if block is not None:
+                    copy_into(block.data, data)
+        made = make_shared(block, start, <uint64_t>data.nbytes, meta)
+        if block is None:
+            made.own = data.tobytes()
         return made
 
     cdef object isolate_callable(self, object function):
         """A function to spawn here: itself, a copy, or an Encoded that the new process decodes."""
-        return self.isolate(function)
+        return self._isolate(function, M_PACK)
 
-    cdef bytes _pickle(self, object message, str root):
+    cdef bytes _pickle(self, object message, str root, int mode):
         if type(message) is _FunctionType:
             root = f"<function {message.__qualname__}>"
         try:
-            return write(self, message, None)
+            return write(self, message, None, mode)
         except MemoryError:
             raise
         except Exception as error:
             raise not_picklable(message, root, error) from error
+
+    cdef object _unpack(self, const uint8_t* data, size_t n):
+        """FORMAT_BLOCKS. The blocks are held by whoever has the bytes."""
+        cdef uint32_t count, i
+        cdef Lot entry
+        cdef size_t start
+        cdef const uint8_t* stream
+        cdef size_t size
+        cdef Block block, whole = None
+        cdef list found = []
+        if n < 8:
+            raise corrupt("cut")
+        memcpy(&count, data + 4, 4)
+        start = 8 + sizeof(Lot) * <size_t>count
+        if n < start:
+            raise corrupt("cut")
+        stream = data + start
+        size = n - start
+        for i in range(count):
+            memcpy(&entry, data + 8 + sizeof(Lot) * i, sizeof(Lot))
+            if entry.kind == E_DEFINITION:
+                if entry.b and entry.b not in self._bundles:
+                    load_bundle(self, entry.b)
+                found.append(load_definition(self, entry.a, entry.b))
+            elif entry.kind == E_INLINE:
+                if entry.a > n or entry.b > n - entry.a:
+                    raise corrupt("a buffer is cut")
+                found.append(memoryview(PyBytes_FromStringAndSize(<const char*>data + entry.a, <Py_ssize_t>entry.b)))
+            else:
+                block = block_of(self.arena, entry.a, entry.b, entry.c)
+                if entry.kind == E_BUFFER:
+                    found.append(memoryview(block)[entry.b:entry.b + entry.c])
+                elif entry.kind == E_SHARED:
+                    found.append(make_shared(block, entry.b, entry.c, b""))
+                elif entry.kind == E_STREAM:
+                    whole = block       # keeps it until this returns
+                    stream = block.data + entry.b
+                    size = entry.c
+                else:
+                    raise corrupt(f"entry of kind {entry.kind}")
+        if size == 0:
+            raise corrupt("cut")
+        if stream[0] == FORMAT_COMPACT:
+            return self.decode(stream, size)
+        if stream[0] != FORMAT_PICKLE:
+            raise corrupt(f"format {stream[0]}")
+        return _loads(PyMemoryView_FromMemory(<char*>stream + 1, <Py_ssize_t>(size - 1), PyBUF_READ), buffers=found)
 
     cdef object _unpickle(self, const uint8_t* data, size_t n, uint64_t bundle):
         """`bundle`: for references that come without their own."""
@@ -1928,6 +2519,32 @@ def isolated(Codec codec not None, message):
     if type(made) is Encoded:
         return decode_bytes(codec, (<Encoded>made).data)
     return made
+
+
+def pack_bytes(Codec codec not None, message, *, bint own=False):
+    """`Codec.pack`, as an Encoded, which holds what the bytes mention."""
+    cdef bytes data = codec.pack(message, own)
+    cdef Holds holds = codec.packed
+    codec.packed = None
+    cdef Encoded encoded = make_encoded(data)
+    encoded.holds = holds
+    return encoded
+
+
+def unpack(Codec codec not None, Encoded encoded not None):
+    """The message of an Encoded."""
+    return codec.decode(<const uint8_t*>PyBytes_AS_STRING(encoded.data), <size_t>PyBytes_GET_SIZE(encoded.data))
+
+
+def isolated_message(Codec codec not None, message, *, bint own=False):
+    """`Codec.isolate_message`, and what the receiver then does."""
+    cdef object made = codec.isolate_message(message, own)
+    return unpack(codec, made) if type(made) is Encoded else made
+
+
+def share_with(Codec codec not None, buffer):
+    """`Codec.share`."""
+    return codec.share(buffer)
 
 
 def isolate_raw(Codec codec not None, message):

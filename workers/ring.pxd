@@ -1,5 +1,7 @@
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from parallel_actors.workers.arena cimport Holds, Meter
 from parallel_actors.workers.segment cimport Segment
 
 cdef struct Record:
@@ -20,6 +22,7 @@ cdef struct Waiting:
     uint8_t kind
     uint8_t flags
     bint begun               # the first fragment is in the ring
+    PyObject* holds          # owned: a Holds whose record is still to be written before this one; or NULL
 
 @cython.final
 cdef class Outbox:           # one per (self -> peer), owned by self's thread
@@ -38,6 +41,9 @@ cdef class Outbox:           # one per (self -> peer), owned by self's thread
     cdef bint reserved
     cdef bint usable                          # the epoch is ours; stays so until peer_down
     cdef bint owed                            # a reset that there was no memory for
+    # Set right before `put`: the blocks that its record mentions.
+    cdef Holds holds
+    cdef Meter meter                 # bytes of blocks that are under way, taken by nobody yet
     cdef Waiting* first
     cdef Waiting* last
 
@@ -49,9 +55,13 @@ cdef class Outbox:           # one per (self -> peer), owned by self's thread
     cdef size_t _fragments(self, uint8_t kind, uint8_t flags, uint16_t aux, uint64_t total, size_t done, const uint8_t* a,
                            size_t na, const uint8_t* b, size_t nb, bint begun) noexcept nogil
     cdef void _publish(self) noexcept nogil
+    cdef void ask(self) noexcept nogil
+    cdef int _write_holds(self, Holds holds) except -1
+    cdef int _put_held(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux,
+                       const void* head, size_t nhead, const void* payload, size_t npayload) except -2
     cdef int _queue(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux, const void* head, size_t nhead,
                     const void* payload, size_t npayload, size_t done) except -1
-    cdef void _drop_first(self) noexcept nogil
+    cdef void _drop_first(self) noexcept
 
     # 1 in the ring, 0 queued, -1 dropped (for an incarnation older than believed). Never blocks.
     cdef int put(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux,
@@ -69,6 +79,8 @@ cdef class Inbox:            # one per (peer -> self), owned by self's thread
     cdef readonly uint32_t peer_incarnation
     # The body of the record that next() gave, where it came in fragments (take it instead of copying); else None.
     cdef readonly bytes whole
+    # The blocks of the record that next() gave, held: take them, and leave None.
+    cdef Holds holds
     cdef uint8_t* ring
     cdef uint64_t position                    # read up to here
     cdef uint64_t released                    # copied out up to here
@@ -89,6 +101,7 @@ cdef class Inbox:            # one per (peer -> self), owned by self's thread
     cdef void _reset(self) noexcept
     cdef void _publish(self) noexcept nogil
     cdef int _fragment(self, Record* r, uint8_t flags, const uint8_t* body, size_t n) except -1
+    cdef int _take_holds(self, const uint8_t* body, size_t n) except -1
     cdef int _lose(self, Record* r, uint8_t flags) noexcept
     cdef bint next(self, Record* r) except -1      # False: nothing (also when the epoch isn't ours)
     cdef void release(self) noexcept

@@ -7,6 +7,11 @@
 Each side is driven by one thread. No lock exists: a `kill -9` at any instruction leaves either a published record or none.
 Layout, memory orders and the rules for epochs are in docs/internals.md ("Shared memory", "Epochs"). User code never runs here.
 
+**Blocks.** A message may mention blocks of the arena (arena.pyx). `Outbox.holds`, set before `put`, has them; their numbers go ahead
+of the message in a record of their own (a fragment with the flag HOLD), and the producer holds them until the head has passed that
+(`Arena.fly`). The consumer takes its holds when it reads that record, publishes the head at once, and finds them in `Inbox.holds`
+with the message.
+
 **Order.** A record goes into the ring only where the overflow is empty; the overflow is first in, first out. A record for an
 incarnation that we haven't heard of yet waits in the overflow and holds up what comes behind it: that is for an incarnation
 which is dead already (or a newer one that waits as well), so nobody misses it.
@@ -32,12 +37,17 @@ we live (the root only touches rings whose two sides are dead), so it isn't read
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from posix.unistd cimport read
 
+from parallel_actors.workers.arena cimport MAX_BLOCKS, Arena, Block, Holds, Meter
+
 from parallel_actors.workers.errors import SegmentFull
 from parallel_actors.workers.segment cimport (
+    SLOT_LIVE,
     Segment,
     fence,
     ld32_relaxed,
@@ -69,6 +79,7 @@ cdef enum:
     KIND_FRAGMENT = 1
     FRAGMENT_FIRST = 1
     FRAGMENT_LAST = 2
+    FRAGMENT_HOLD = 8                # no part of a body: numbers (u64) of the blocks that the next record mentions
     FRAGMENT_ABORT = 4               # forget this body: its producer has no memory for the rest
     LOST_START = 304                 # bytes kept of a body that there is no memory for
     FIRST = 16                       # the first fragment's own fields: total u64, kind u8, flags u8, aux u16, 0 u32
@@ -127,6 +138,7 @@ cdef class Outbox:
         self.ring = segment.ring_base(endpoint, peer)
         self.size = segment.ring_bytes
         self.largest = self.size // 4
+        self.meter = Meter()
 
     def __dealloc__(self):
         while self.first != NULL:
@@ -248,9 +260,33 @@ cdef class Outbox:
         st64_release(self.ring + TAIL, self.tail)
         self.segment.ring_bell(self.endpoint, self.peer)
 
+    cdef void ask(self) noexcept nogil:
+        """Have the consumer ring our bell at its next head. As in `_room`: look at the head after this, then sleep."""
+        if self.usable:
+            st32_relaxed(self.ring + HUNGRY, 1)
+            fence()
+
+    cdef int _write_holds(self, Holds holds) except -1:
+        """The record of the blocks that the next one mentions, if there is room; from here on they are under way."""
+        cdef uint64_t numbers[MAX_BLOCKS + 8]
+        cdef uint32_t i, n = min(holds.count, <uint32_t>(MAX_BLOCKS + 8))
+        cdef uint64_t tail = self.tail
+        for i in range(n):
+            numbers[i] = (<Block>holds.blocks[i]).id
+        if not self._write(KIND_FRAGMENT, FRAGMENT_HOLD, 0, numbers, 8 * n, NULL, 0, NULL, 0):
+            return False
+        try:
+            self.segment.arena.fly(self.ring, <uint64_t>self.incarnation << 32 | self.peer_incarnation, self.tail, holds, self.meter)
+        except MemoryError:
+            self.tail = tail        # as if it had not been written: nobody has seen it
+            raise
+        return True
+
     cdef int put(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux,
                  const void* head, size_t nhead, const void* payload, size_t npayload) except -2:
         cdef size_t done = 0
+        if self.holds is not None:
+            return self._put_held(incarnation, kind, flags, aux, head, nhead, payload, npayload)
         if incarnation < self.peer_incarnation:
             return -1
         if self._ready() and self.first == NULL and incarnation == self.peer_incarnation:
@@ -264,6 +300,26 @@ cdef class Outbox:
                 if done == nhead + npayload:
                     return 1
         return self._queue(incarnation, kind, flags, aux, head, nhead, payload, npayload, done)
+
+    cdef int _put_held(self, uint32_t incarnation, uint8_t kind, uint8_t flags, uint16_t aux,
+                       const void* head, size_t nhead, const void* payload, size_t npayload) except -2:
+        """`put` of a record that mentions the blocks `self.holds`."""
+        cdef Holds holds = self.holds
+        self.holds = None
+        if incarnation < self.peer_incarnation:
+            return -1
+        if self._ready() and self.first == NULL and incarnation == self.peer_incarnation and self._write_holds(holds):
+            if nhead + npayload <= self.largest and self._write(kind, flags, aux, head, nhead, payload, npayload, NULL, 0):
+                self._publish()
+                return 1
+            self._publish()
+            # The rest, or all of it, waits or goes in fragments: nothing else comes in between.
+            return self.put(incarnation, kind, flags, aux, head, nhead, payload, npayload)
+        self._queue(incarnation, kind, flags, aux, head, nhead, payload, npayload, 0)
+        Py_INCREF(holds)
+        self.last.holds = <PyObject*>holds
+        self.meter.bytes += holds.bytes
+        return 0
 
     # --- the overflow ---
 
@@ -289,6 +345,7 @@ cdef class Outbox:
         w.flags = flags
         w.aux = aux
         w.begun = done > 0
+        w.holds = NULL
         if not lost:
             if done < nhead:
                 memcpy(at, <const uint8_t*>head + done, nhead - done)
@@ -307,13 +364,16 @@ cdef class Outbox:
             raise MemoryError(f"no memory for a message of {nhead + npayload} bytes, most of which waits for room")
         return 0
 
-    cdef void _drop_first(self) noexcept nogil:
+    cdef void _drop_first(self) noexcept:
         cdef Waiting* w = self.first
         self.first = w.after
         if self.first == NULL:
             self.last = NULL
         self.queued_count -= 1
         self.queued_bytes -= w.size - w.sent
+        if w.holds != NULL:
+            self.meter.bytes -= (<Holds>w.holds).bytes
+            Py_DECREF(<object>w.holds)
         free(w)
 
     cdef bint flush(self) except -1:
@@ -333,6 +393,16 @@ cdef class Outbox:
             if w.incarnation != self.peer_incarnation:
                 break
             data = <uint8_t*>w + sizeof(Waiting)
+            if w.holds != NULL:
+                try:
+                    if not self._write_holds(<Holds>w.holds):
+                        break
+                except MemoryError:
+                    break
+                self.meter.bytes -= (<Holds>w.holds).bytes      # counted as under way now
+                Py_DECREF(<object>w.holds)
+                w.holds = NULL
+                wrote = True
             if w.total <= self.largest:
                 if not self._write(w.kind, w.flags, w.aux, data, w.size, NULL, 0, NULL, 0):
                     break
@@ -405,6 +475,14 @@ cdef class Outbox:
         """As `put_bytes`, of a head and a payload, as the scheduler writes its records. For tests and debugging."""
         return self.put(self.peer_incarnation, kind, flags, aux, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head),
                         PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+
+    def put_held(self, kind, flags, aux, body, blocks):
+        """As `put_bytes`, of a record that mentions `blocks`. For tests and debugging."""
+        cdef Holds holds = Holds()
+        for block in blocks:
+            holds.add(<Block?>block)
+        self.holds = holds
+        return self.put(self.peer_incarnation, kind, flags, aux, NULL, 0, PyBytes_AS_STRING(<bytes?>body), PyBytes_GET_SIZE(<bytes?>body))
 
     def flush_all(self):
         """Move what waits into the ring, as far as it goes. True: nothing waits any more. For tests and debugging."""
@@ -527,6 +605,13 @@ cdef class Inbox:
                 r.body = at + RECORD
                 r.size = head.length - RECORD
                 return True
+            if head.flags & FRAGMENT_HOLD:
+                self._take_holds(at + RECORD, head.length - RECORD)
+                self.position += padded
+                # At once: the producer holds them until it sees this.
+                self.released = self.position
+                self._publish()
+                continue
             if self._fragment(r, head.flags, at + RECORD, head.length - RECORD):
                 self.position += padded
                 self.release()
@@ -534,11 +619,33 @@ cdef class Inbox:
             self.position += padded
             self.release()
 
+    cdef int _take_holds(self, const uint8_t* body, size_t n) except -1:
+        """Hold the blocks that the next record mentions. Without memory for that they aren't held, and that message can't be decoded."""
+        cdef Arena arena = self.segment.arena
+        cdef Holds holds
+        cdef uint64_t number
+        cdef size_t i
+        if self.gathering is not None or n & 7 or n > 8 * (MAX_BLOCKS + 8) or arena is None:
+            raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: a list of blocks that can't be one")
+        self.holds = None
+        try:
+            holds = Holds()
+            for i in range(n >> 3):
+                memcpy(&number, body + 8 * i, 8)
+                holds.add(arena.take(number))
+        except MemoryError:
+            return 0
+        except ValueError as error:
+            raise RingCorrupt(f"ring {self.peer} -> {self.endpoint}: {error}") from error
+        self.holds = holds
+        return 0
+
     cdef int _fragment(self, Record* r, uint8_t flags, const uint8_t* body, size_t n) except -1:
         """Take one fragment; 1 if that makes a whole body."""
         cdef First* first
         if flags & FRAGMENT_ABORT:
             self.gathering = None
+            self.holds = None
             self.lost = 0
             return 0
         if flags & FRAGMENT_FIRST:
@@ -627,6 +734,7 @@ cdef class Inbox:
         self.gathering = None
         self.lost = 0
         self.whole = None
+        self.holds = None
         self.segment.reset_ring(self.peer, self.endpoint, self.peer_incarnation, self.incarnation)
         # The new incarnation may sleep with records that wait for this epoch.
         self.segment.ring_bell(self.endpoint, self.peer)
@@ -642,7 +750,20 @@ cdef class Inbox:
             <const char*>r.body, LOST_START if r.kind == KIND_FRAGMENT else r.size)
         out = (r.kind, r.flags, r.aux, body)
         self.release()
+        self.holds = None
         return out
+
+    def next_held(self):
+        """As `next_record`, with the blocks that it mentions (None: there are none) as a fifth. For tests and debugging."""
+        cdef Holds holds
+        cdef Record r
+        if not self.next(&r):
+            return None
+        body = self.whole if self.whole is not None else PyBytes_FromStringAndSize(<const char*>r.body, r.size)
+        holds = self.holds
+        self.holds = None
+        self.release()
+        return r.kind, r.flags, r.aux, body, None if holds is None else [<object>holds.blocks[i] for i in range(holds.count)]
 
     def has_more(self):
         """Whether `next_record` has something to read (it may be part of a body only). For tests and debugging."""
@@ -670,6 +791,51 @@ cdef class Inbox:
         assert tail - self.published <= self.size, "no more in the ring than goes in"
         assert self.position % 8 == 0, "records are 8-aligned"
         assert self.gathering is None or self.gathered < len(self.gathering), "a body is gathered"
+
+
+def adopt_flights(Segment segment not None, producer):
+    """Hold the blocks that a dead producer's records mention, until they are taken. For the root: before it announces the death, and
+    before it lets go of what the dead held (`Segment.bury`).
+
+    Nobody writes to these rings meanwhile: the producer is dead, and its consumers hand them over only when they are told.
+    """
+    cdef uint32_t p = segment._endpoint(producer), c
+    cdef uint64_t epoch, at, tail
+    cdef uint32_t left, padded
+    cdef uint8_t* ring
+    cdef Head* head
+    cdef Arena arena = segment.arena
+    cdef Holds holds
+    cdef size_t i
+    cdef uint64_t number
+    if arena is None:
+        return
+    for c in range(segment.endpoints):
+        if c == p or segment.state(c) != SLOT_LIVE or not segment.reserve_header(p, c):
+            continue
+        ring = segment.ring_base(p, c)
+        epoch = <uint64_t>segment.incarnation(p) << 32 | segment.incarnation(c)
+        at = ld64_acquire(ring + HEAD)
+        tail = ld64_acquire(ring + TAIL)
+        if ld64_acquire(ring + EPOCH) != epoch or tail - at > segment.ring_bytes or at & 7:
+            continue
+        holds = Holds()
+        while at != tail:
+            left = segment.ring_bytes - <uint32_t>(at & (segment.ring_bytes - 1))
+            head = <Head*>(ring + HEADER + (segment.ring_bytes - left))
+            padded = pad(head.length)
+            if head.length < RECORD or head.length > left or padded > tail - at:
+                break           # its consumer will say so
+            if head.kind == KIND_FRAGMENT and head.flags & FRAGMENT_HOLD:
+                for i in range((head.length - RECORD) >> 3):
+                    memcpy(&number, <uint8_t*>head + RECORD + 8 * i, 8)
+                    try:
+                        holds.add(arena.take(number))
+                    except ValueError:
+                        pass        # no such block: its consumer will say so
+            at += padded
+        if holds.count:
+            arena.fly(ring, epoch, tail, holds, None)
 
 
 cdef uint64_t ring_born(Segment segment, uint32_t producer, uint32_t consumer) noexcept nogil:

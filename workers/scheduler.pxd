@@ -1,5 +1,6 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
+from parallel_actors.workers.arena cimport Holds
 from parallel_actors.workers.codec cimport Codec, Encoded
 from parallel_actors.workers.ident cimport Pid, Ref
 from parallel_actors.workers.names cimport NameTable
@@ -292,6 +293,9 @@ cdef class Scheduler:
     cdef uint8_t *again             # inboxes with more to read than one turn takes
     cdef int again_count
     cdef Py_ssize_t backlog         # outboxes with an overflow
+    cdef Holds holds                # the blocks that the record handed to `signal` mentions, which takes them first of all
+    cdef bint flying                # there may be blocks under way that this OS process still holds
+    cdef int64_t trimmed            # when memory of free blocks was last given back
     cdef list owing                 # inboxes whose reset there was no memory for
     cdef Exports exports            # of a worker: processes that others may take
     cdef list exported              # slot -> Process
@@ -391,7 +395,7 @@ cdef class Scheduler:
     cdef bint is_unborn(self, uint64_t lo) noexcept
     cdef Ref make_ref(self, Process p)
     cdef Pid spawn(self, object function, tuple args, dict kwargs, int how, Ref ref, object options)
-    cdef int birth(self, Record *r) except -1
+    cdef int birth(self, Record *r, Holds holds) except -1
     cdef int place(self, Process parent, int wish) except -1
     cdef int age_profile(self, int64_t now) except -1
     # signals
@@ -413,15 +417,17 @@ cdef class Scheduler:
     cdef int has_room_again(self, Pid pid) except -1
     cdef int send_order(self, Pid to, object message) except -1
     cdef int send_request(self, Process p, Pid to, Ref ref, object request, bint order) except -1
-    cdef int send_pid(self, Pid to, object message) except -1
-    cdef int send_ref(self, Ref to, object message) except -1
-    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=*) except -1
+    cdef object received(self, const uint8_t *data, size_t n, Holds holds)
+    cdef Holds packed(self)
+    cdef int send_pid(self, Pid to, object message, bint own=*) except -1
+    cdef int send_ref(self, Ref to, object message, bint own=*) except -1
+    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=*, Holds holds=*) except -1
     cdef int exit_signal(self, Pid to, Pid sender, object reason, int flags, uint64_t seen) except -1
     cdef int take_exit(self, Process p, Pid sender, object reason, int flags, uint64_t seen) except -1
     cdef bint gone(self, Pid other)
     cdef int send_bytes(self, object dest, bytes data) except -1
     cdef int take_alias(self, uint64_t lo, object body) except -1
-    cdef int pass_alias(self, uint64_t lo, bytes body) except -1
+    cdef int pass_alias(self, uint64_t lo, bytes body, Holds holds=*) except -1
     cdef int add_link(self, Process p, Pid other) except -1
     cdef int remove_link(self, Process p, Pid other) except -1
     cdef int take_link(self, Process p, uint64_t lo, Pid other, uint64_t link_id) except -1
@@ -453,12 +459,13 @@ cdef class Scheduler:
     # processes that run elsewhere
     cdef Process local(self, uint64_t lo)
     cdef bint elsewhere(self, uint64_t lo)
-    cdef int hold(self, uint64_t lo, int kind, int flags, int aux, bytes body) except -1
-    cdef int forward(self, Process p, int kind, int flags, int aux, const uint8_t *body, size_t size) except -1
-    cdef int signal_from(self, uint32_t e, Record *r) except -1
-    cdef int signal_forwarded(self, uint32_t e, Record *r) except -1
-    cdef object body_of(self, Record *r)
-    cdef int act_on(self, Process p, Record *r, uint64_t hi) except -1
+    cdef int hold(self, uint64_t lo, int kind, int flags, int aux, object body) except -1
+    cdef int forward_kept(self, Process p, int kind, int flags, int aux, object body) except -1
+    cdef int forward(self, Process p, int kind, int flags, int aux, const uint8_t *body, size_t size, Holds holds=*) except -1
+    cdef int signal_from(self, uint32_t e, Record *r, Holds holds) except -1
+    cdef int signal_forwarded(self, uint32_t e, Record *r, Holds holds) except -1
+    cdef object body_of(self, Record *r, Holds holds)
+    cdef int act_on(self, Process p, Record *r, Holds holds) except -1
     cdef int catch_up(self, uint64_t hi, uint64_t position) except -1
     cdef int offer(self, Process p, bint user_code) except -1
     cdef int refill(self) except -1
@@ -475,7 +482,7 @@ cdef class Scheduler:
     cdef Process take_loot(self, bytes data, Loot *loot)
     cdef Process add_foreign(self, uint64_t hi, uint64_t lo, int kind, int flags)
     cdef int remove_foreign(self, Process p) except -1
-    cdef int tell_home(self, Process p, int kind, uint64_t b, uint64_t c, uint64_t d, bytes payload=*) except -1
+    cdef int tell_home(self, Process p, int kind, uint64_t b, uint64_t c, uint64_t d, bytes payload=*, Holds holds=*) except -1
     cdef int order_move(self, Process p, int target, uint64_t hi, uint64_t lo) except -1
     cdef int shed(self, int taker, int64_t share) except -1
     cdef int moved(self, uint64_t lo, object error) except -1
@@ -485,10 +492,10 @@ cdef class Scheduler:
     cdef bint try_move(self, Process p) except -1
     cdef bytes pack(self, Process p)
     cdef list unpack(self, Process p, bytes data)
-    cdef int unpack_home(self, Process p, Record *r) except -1
-    cdef int take_mail(self, Process p, list mail) except -1
+    cdef int unpack_home(self, Process p, Record *r, Holds holds) except -1
+    cdef int take_mail(self, Process p, list mail, Holds holds) except -1
     cdef bytes encoded_error(self, object error)
-    cdef int signal_of_host(self, uint32_t e, Record *r) except -1
+    cdef int signal_of_host(self, uint32_t e, Record *r, Holds holds) except -1
     cdef int begun(self, Process p) except -1
     cdef list mail_records(self, Process p, list held)
     cdef int ended(self, Process p, uint64_t passed) except -1
@@ -509,11 +516,11 @@ cdef class Scheduler:
     cdef int send_fence(self, uint32_t e, tuple fence) except -1
     cdef int after_hosts(self, uint32_t e) except -1
     cdef int thaw(self, Process p) except -1
-    cdef bytes pack_user(self, Process p)
+    cdef Encoded pack_user(self, Process p)
     cdef int end_silently(self, Process p) except -1
     cdef int64_t nap(self) except -1
     cdef Process turn_of(self, Process p)
-    cdef int arrive(self, uint32_t e, Record *r) except -1
+    cdef int arrive(self, uint32_t e, Record *r, Holds holds) except -1
     cdef uint64_t new_lo(self, Process p) noexcept
     # run queue and carriers
     cdef int enqueue(self, Process p) except -1
@@ -558,6 +565,8 @@ cdef class Scheduler:
     cdef int signal_lost(self, uint32_t e, Record *r) except -1
     cdef int flush(self) except -1
     cdef int fire_timers(self) except -1
+    cdef bint settled(self, Outbox box, uint64_t most) except -1
+    cdef int settle_blocks(self) except -1
     cdef int park(self, int64_t wait_ns) except -1
     cdef int hold_sender(self, Outbox box) except -1
     cdef int stop_processes(self, int phase) except -1

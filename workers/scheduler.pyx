@@ -33,6 +33,7 @@ from libc.errno cimport EINTR, errno
 from libc.string cimport memcpy
 cimport cython
 
+from parallel_actors.workers.arena cimport KEEP, Holds
 from parallel_actors.workers.codec cimport Encoded
 from parallel_actors.workers.ident cimport (
     hi_endpoint, hi_incarnation, hi_nonce, lo_counter, lo_incarnation, lo_spawner, make_hi, make_lo, new_pid, new_ref,
@@ -256,6 +257,7 @@ cdef enum:
     QUIET = 64                      # exports that nobody has taken, after which only one in 16 is exported at its spawn
     REFILL = 16                     # exports at a tick
     FRESH = 256                     # processes that are remembered for later exports
+    TRIM_NS = 1_000_000_000         # between two looks of an idle worker for memory of free blocks
     LEFT = 1 << 20                  # causes of WDOWN beside an exit code and -signal: a guest's thread ended,
     UNKNOWN = 1 << 21               # nobody can tell
 
@@ -567,7 +569,7 @@ cdef class Scheduler:
         self.hi = make_hi(segment.nonce, endpoint, incarnation)
         self.root_hi = make_hi(segment.nonce, segment.root, 0)
         self.root_lo = make_lo(segment.root, 0, 1)
-        self.codec = Codec(segment.store_put, segment.store_get)
+        self.codec = Codec(segment.store_put, segment.store_get, segment.arena)
         self.names = NameTable(segment)
         self.names.claim_as(endpoint, incarnation)
         self.table = {}
@@ -859,8 +861,8 @@ cdef class Scheduler:
         if home == self.endpoint:
             body = self.codec.isolate_callable(function)
             # What has to be unpickled is so in the new process, as on another worker: a failure is its own.
-            args_own = self.codec.isolate(args) if args else args
-            kwargs_own = self.codec.isolate(kwargs) if kwargs else kwargs
+            args_own = self.codec.isolate_message(args, False) if args else args
+            kwargs_own = self.codec.isolate_message(kwargs, False) if kwargs else kwargs
             self.spawned[home] += 1
             pid = new_pid(self.hi, make_lo(self.endpoint, self.incarnation, self.spawned[home]))
             if name is not None and self.names.claim(name, pid.hi, pid.lo) != 1:
@@ -898,7 +900,8 @@ cdef class Scheduler:
             if self.exports is not None and not p.flags & KEEPS and not traits & WILL_START:
                 self.offer(p, True)
             return pid
-        payload = self.codec.encode((function, args, kwargs or None, options[2], lineage))
+        payload = self.codec.pack((function, args, kwargs or None, options[2], lineage), False)
+        cdef Holds holds = self.packed()
         if how & LINKED and parent.pid.hi != self.hi:
             self.wait_published(parent)     # LINKED_TO, which goes before it, must not come after it
         # User code ran: number and put in one go from here on. A worker that is being replaced: its next incarnation takes it.
@@ -949,7 +952,7 @@ cdef class Scheduler:
             bounds.a, bounds.b, bounds.c = limits
             payload = (<char *>&bounds)[:24] + payload
         try:
-            self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True, traits)
+            self.put(home, inc, SPAWN, <int>len(text), &head, 48, text + payload, True, traits, holds)
         except MemoryError:
             if parent is not None and parent.extra is not None:
                 parent.extra.links.pop(pid, None)
@@ -1004,7 +1007,7 @@ cdef class Scheduler:
             return self.decoded(copy)
         return copy
 
-    cdef int birth(self, Record *r) except -1:
+    cdef int birth(self, Record *r, Holds holds) except -1:
         """A SPAWN record: the process is in the table at once; what it runs is decoded on its own stack."""
         cdef pa_head head
         cdef Process p
@@ -1030,6 +1033,7 @@ cdef class Scheduler:
         elif self.mailbox_default is not None:
             self.limit_mailbox(p, self.mailbox_default)
         p.body = encoded(<bytes>r.body[named:r.size])
+        (<Encoded>p.body).holds = holds
         if head.b:
             parent = new_pid(head.b, head.c)
             p.lineage = (parent,)
@@ -1055,14 +1059,19 @@ cdef class Scheduler:
             self.offer(p, False)
         return 0
 
-    def replay(self, kind, flags, aux, bytes body):
-        """Handle a held record as if it came now."""
+    def replay(self, kind, flags, aux, body):
+        """Handle a held record as if it came now. body: bytes, or Encoded where it mentions blocks."""
         cdef Record r
+        cdef Holds holds = None
+        if type(body) is Encoded:
+            holds = (<Encoded>body).holds
+            body = (<Encoded>body).data
         r.kind = kind
         r.flags = flags
         r.aux = aux
-        r.body = <const uint8_t *><char *>body
-        r.size = len(body)
+        r.body = <const uint8_t *><char *><bytes>body
+        r.size = len(<bytes>body)
+        self.holds = holds
         self.signal(self.endpoint, &r)
 
     # ------------------------------------------------------------------ messages
@@ -1081,12 +1090,27 @@ cdef class Scheduler:
                                      "message_queue_len": p.mail})
         return 0
 
-    cdef int send_pid(self, Pid to, object message) except -1:
+    cdef object received(self, const uint8_t *data, size_t n, Holds holds):
+        """A message that came as bytes: the value, or Encoded, which has the blocks that it mentions."""
+        body = self.codec.receive(data, n)
+        if holds is not None and type(body) is Encoded:
+            (<Encoded>body).holds = holds
+        return body
+
+    cdef Holds packed(self):
+        """The blocks that the bytes of the latest `pack` mention, or None. Called right after it."""
+        cdef Holds holds = self.codec.packed
+        if holds is not None:
+            self.codec.packed = None
+        return holds
+
+    cdef int send_pid(self, Pid to, object message, bint own=False) except -1:
         cdef Process p
         cdef bytes data
+        cdef Holds holds
         cdef uint64_t lo = to.lo
         if to.hi == self.hi:
-            body = self.codec.isolate(message)
+            body = self.codec.isolate_message(message, own)
             p = <Process>to.process
             if p is None:
                 p = self.find(lo)
@@ -1106,15 +1130,16 @@ cdef class Scheduler:
                     return self.admit(p, body, True)
                 self.deliver(p, body)
             return 0
-        data = self.codec.encode(message)
+        data = self.codec.pack(message, own)
+        holds = self.packed()
         if hi_nonce(to.hi) != self.segment.nonce:
             return 0
         if self.full:
             full = self.full_mailbox(to)
             if full is not None:
-                self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, 0, &lo, 8, data, True)
+                self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, 0, &lo, 8, data, True, 0, holds)
                 return self.await_room(to, full)
-        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, 0, &lo, 8, data, True)
+        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, 0, &lo, 8, data, True, 0, holds)
 
     cdef int send_order(self, Pid to, object message) except -1:
         """A message that no limit of a mailbox holds up or drops: such as the order to stop."""
@@ -1144,7 +1169,7 @@ cdef class Scheduler:
         if to.hi == self.hi:
             q = self.find(to.lo)
             if q is not None and not q.flags & AWAY:
-                body = (CALL, (p.pid, ref, True), self.codec.isolate(request))
+                body = (CALL, (p.pid, ref, True), self.codec.isolate_message(request, False))
                 if q.flags & (EXPORTED | AWAY) and self.local(to.lo) is None:
                     return self.send_request(p, to, ref, request, order)        # isolating runs user code
                 if q.state != DEAD and not q.flags & EXITING:
@@ -1156,7 +1181,12 @@ cdef class Scheduler:
                 return 0
         elif hi_nonce(to.hi) != self.segment.nonce:
             return 0
-        data = self.codec.encode(request)
+        cdef Holds holds = None
+        if to.hi == self.hi:
+            data = self.codec.encode(request)       # it waits here, on its own
+        else:
+            data = self.codec.pack(request, False)
+            holds = self.packed()
         head.a = to.lo
         head.b = p.pid.hi
         head.c = p.pid.lo
@@ -1169,7 +1199,7 @@ cdef class Scheduler:
             return 0
         if self.full and not order:
             full = self.full_mailbox(to)
-        self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, flags, &head, 40, data, True)
+        self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, flags, &head, 40, data, True, 0, holds)
         if full is not None:
             self.await_room(to, full)
         return 0
@@ -1373,20 +1403,22 @@ cdef class Scheduler:
             self.put(hi_endpoint(pid.hi), hi_incarnation(pid.hi), MAILBOX, COUNTS, &head, 24, None, False)
         return 0
 
-    cdef int send_ref(self, Ref to, object message) except -1:
+    cdef int send_ref(self, Ref to, object message, bint own=False) except -1:
         cdef bytes data
+        cdef Holds holds
         cdef uint64_t lo = to.lo
         if to.hi == self.hi and not lo >> 52:
-            body = self.codec.isolate(message)
+            body = self.codec.isolate_message(message, own)
             return self.take_alias(lo, body)
-        data = self.codec.encode(message)
+        data = self.codec.pack(message, own)
+        holds = self.packed()
         if hi_nonce(to.hi) != self.segment.nonce:
             return 0
         if to.hi == self.hi:
-            return self.pass_alias(lo, (<char *>&lo)[:8] + data)
-        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ALIAS, 0, &lo, 8, data, True)
+            return self.pass_alias(lo, (<char *>&lo)[:8] + data, holds)
+        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ALIAS, 0, &lo, 8, data, True, 0, holds)
 
-    cdef int pass_alias(self, uint64_t lo, bytes body) except -1:
+    cdef int pass_alias(self, uint64_t lo, bytes body, Holds holds=None) except -1:
         """A message to a reference that one of our processes has made on another worker: to there."""
         cdef uint32_t e = <uint32_t>(lo >> 52) - 1
         cdef uint64_t head = ALIAS
@@ -1395,7 +1427,7 @@ cdef class Scheduler:
         # It may have begun there without our knowledge: then what was sent to it before lies here still.
         if self.segment.reserve_header(e, self.endpoint):
             self.catch_up(make_hi(self.segment.nonce, e, self.believed[e]), ld64_acquire(self.segment.ring_base(e, self.endpoint) + 128))
-        return self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True)
+        return self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True, 0, holds)
 
     cdef int take_alias(self, uint64_t lo, object body) except -1:
         cdef Ref ref
@@ -1419,8 +1451,13 @@ cdef class Scheduler:
             (<Extra>extra).aliases.pop(ref, None)
         return True
 
-    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=0) except -1:
-        """One record to another endpoint, in order. A process whose overflow is too long is suspended (S2.5); signals never are."""
+    cdef int put(self, uint32_t e, uint32_t inc, int kind, int flags, const void *head, size_t nhead, bytes payload, bint may_block, int aux=0,
+                 Holds holds=None) except -1:
+        """One record to another endpoint, in order. A process whose overflow is too long is suspended (S2.5); signals never are.
+
+        holds: the blocks that `payload` mentions (`packed`, or `Encoded.holds` of a message that is handed on as it is): this endpoint
+        holds them until the other one has taken its own hold.
+        """
         cdef Outbox box
         cdef int done
         cdef const char *data = NULL
@@ -1444,6 +1481,9 @@ cdef class Scheduler:
             head = &wrapped
             kind = FROM
             flags = aux = 0
+        if holds is not None:
+            self.flying = True
+            box.holds = holds       # nothing may come between this and the put
         try:
             done = box.put(inc, <uint8_t>kind, <uint8_t>flags, <uint16_t>aux, head, nhead, data, n)
         except MemoryError:
@@ -1453,7 +1493,13 @@ cdef class Scheduler:
         if done == 0:
             self.backlog = 1
             # Nobody flushes for a guest that has gone on to other things: it waits for every record.
-            if self.role == "guest" or may_block and (box.queued_bytes > FLOW_BYTES or box.queued_count > FLOW_COUNT):
+            if self.role == "guest" or may_block and (
+                    box.queued_bytes > FLOW_BYTES or box.queued_count > FLOW_COUNT or box.meter.bytes > FLOW_BYTES):
+                self.hold_sender(box)
+        elif holds is not None:
+            # Large buffers count as if they stood in the overflow until their receiver's worker has taken them.
+            if may_block and box.meter.bytes > FLOW_BYTES and not self.settled(box, FLOW_BYTES):
+                self.backlog = 1
                 self.hold_sender(box)
         return 0
 
@@ -1539,7 +1585,7 @@ cdef class Scheduler:
             return 0
         if p.kind == GUEST:
             # A dead worker's overflow is thrown away by its WDOWN, which this very loop takes in.
-            while box.queued_count and self.lost is None:
+            while (box.queued_count or box.meter.bytes > FLOW_BYTES and not self.settled(box, FLOW_BYTES)) and self.lost is None:
                 self.poll(1_000_000)
                 PyErr_CheckSignals()
             return 0
@@ -2217,6 +2263,7 @@ cdef class Scheduler:
         cdef Process q = None
         cdef pa_head head
         cdef bytes data = None
+        cdef Holds holds = None
         cdef bint here = to.hi == self.hi
         cdef int answered
         ref = new_ref(p.pid.hi, self.new_lo(p))
@@ -2232,14 +2279,18 @@ cdef class Scheduler:
             return REFUSED
         if q is not None:
             # Where it has to be unpickled, the receiver does that, on its own stack: see `opened`.
-            body = (CALL, (p.pid, ref), self.codec.isolate(request))
+            body = (CALL, (p.pid, ref), self.codec.isolate_message(request, False))
             if q.state == DEAD or q.flags & EXITING:        # isolating runs user code
                 p.reply = NOPROC
                 return REFUSED
             if q.flags & (EXPORTED | AWAY) and self.local(to.lo) is None:
                 q = None
         if q is None:
-            data = self.codec.encode(request)
+            if here:
+                data = self.codec.encode(request)       # it waits for its receiver's birth, or at its stub, on its own
+            else:
+                data = self.codec.pack(request, False)
+                holds = self.packed()
             data = (<char *>&p.pid.hi)[:8] + (<char *>&p.pid.lo)[:8] + (<char *>&ref.hi)[:8] + (<char *>&ref.lo)[:8] + data
             if self.full and not order and not here:
                 try:
@@ -2272,7 +2323,7 @@ cdef class Scheduler:
                     self.hold(to.lo, MSG, IS_CALL | (IS_ORDER if order else 0), 0, (<char *>&to.lo)[:8] + data)
                 else:
                     self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MONITOR, 0, &head, 40, None, False)
-                    self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL | (IS_ORDER if order else 0), &to.lo, 8, data, True)
+                    self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), MSG, IS_CALL | (IS_ORDER if order else 0), &to.lo, 8, data, True, 0, holds)
             answered = self.await_answer(p, timeout)
             value = p.reply
         finally:
@@ -2286,7 +2337,7 @@ cdef class Scheduler:
         cdef pa_head head
         cdef bytes data
         if to.hi == self.hi:
-            value = self.codec.isolate(value)
+            value = self.codec.isolate_message(value, False)
             p = <Process>to.process
             if p is None:
                 p = self.find(to.lo)
@@ -2296,14 +2347,19 @@ cdef class Scheduler:
                 return 0
             if p is None:
                 return 0
-        data = self.codec.encode(value)
+        cdef Holds holds = None
+        if to.hi == self.hi:
+            data = self.codec.encode(value)
+        else:
+            data = self.codec.pack(value, False)
+            holds = self.packed()
         if hi_nonce(to.hi) != self.segment.nonce or ref.hi != to.hi:        # a caller makes its references itself
             return 0
         head.a = to.lo
         head.b = ref.lo
         if to.hi == self.hi:
             return self.hold(to.lo, ANSWER, 0, 0, (<char *>&head)[:16] + data)
-        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ANSWER, 0, &head, 16, data, True)
+        return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ANSWER, 0, &head, 16, data, True, 0, holds)
 
     # ------------------------------------------------------------------ answers to other endpoints
 
@@ -2732,6 +2788,8 @@ cdef class Scheduler:
         self.drain()
         if wait_ns == 0 and self.turn & 15:
             return 0            # the clock is read now and then only
+        if self.flying:
+            self.settle_blocks()
         self.now = pa_now()
         due = self.timers.next_deadline()
         if due >= 0 and due <= self.now:
@@ -2749,11 +2807,26 @@ cdef class Scheduler:
             return 0
         if due >= 0 and due - self.now < wait_ns:
             wait_ns = due - self.now
+        if wait_ns > 1_000_000 and self.role == "worker" and self.now - self.trimmed > TRIM_NS and self.segment.arena is not None:
+            self.trimmed = self.now
+            self.segment.arena.trim(KEEP)
         if self.backlog and wait_ns > 1_000_000:
             # The consumer of an overflow doesn't ring when it has made room.
             wait_ns = 1_000_000
         self.show_load()
         return self.park(wait_ns)
+
+    cdef bint settled(self, Outbox box, uint64_t most) except -1:
+        """Whether no more than `most` bytes of blocks are under way to that endpoint. If not, it rings when it takes the next ones."""
+        box.ask()
+        self.segment.arena.settle()
+        return box.meter.bytes <= most
+
+    cdef int settle_blocks(self) except -1:
+        """Let go of the blocks that their receivers have taken by now."""
+        self.segment.arena.settle()
+        self.flying = len(self.segment.arena.flights) > 0 or self.backlog
+        return 0
 
     cdef int park(self, int64_t wait_ns) except -1:
         cdef int ready[32]
@@ -3555,6 +3628,8 @@ cdef class Scheduler:
             self.late_ends = []
             for hi, lo, passed in ends:
                 self.tell_ended(hi, lo, passed)
+        if self.flying:
+            self.settle_blocks()
         if self.flow_waiting:
             # One for each overflow, in the order of their coming: if all were let go at once, the first would fill it again, and
             # the last would never have its turn.
@@ -3571,7 +3646,8 @@ cdef class Scheduler:
                         self.flow_waiting.append(item)
                     else:
                         self.enqueue(p)
-                elif box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box in woken:
+                elif (box.queued_bytes > FLOW_LOW_BYTES or box.queued_count > FLOW_LOW_COUNT or box in woken
+                        or box.meter.bytes > FLOW_LOW_BYTES and not self.settled(box, FLOW_LOW_BYTES)):
                     self.flow_waiting.append(item)
                 else:
                     woken.append(box)
@@ -3612,6 +3688,9 @@ cdef class Scheduler:
         self.reading[e] = 1
         try:
             while box.position < position and box.next(&r):
+                if box.holds is not None:
+                    self.holds = box.holds
+                    box.holds = None
                 try:
                     self.signal(e, &r)
                 except (NotRunning, KeyboardInterrupt):
@@ -3633,17 +3712,17 @@ cdef class Scheduler:
             self.reading[e] = reading
         return n
 
-    cdef object body_of(self, Record *r):
+    cdef object body_of(self, Record *r, Holds holds):
         """The message of a MSG."""
         cdef pa_head head
         cdef Pid caller
         cdef Ref ref
         if not r.flags & IS_CALL:
-            return self.codec.receive(r.body + 8, r.size - 8)
+            return self.received(r.body + 8, r.size - 8, holds)
         memcpy(&head, r.body, 40)
         caller = new_pid(head.b, head.c)
         ref = new_ref(head.d, head.e)
-        return CALL, (caller, ref, True) if r.flags & IS_TAGGED else (caller, ref), self.codec.receive(r.body + 40, r.size - 40)
+        return CALL, (caller, ref, True) if r.flags & IS_TAGGED else (caller, ref), self.received(r.body + 40, r.size - 40, holds)
 
     cdef int signal(self, uint32_t e, Record *r) except -1:
         """Handle one record from endpoint `e`. It is copied out before this returns."""
@@ -3651,6 +3730,10 @@ cdef class Scheduler:
         cdef Process p
         cdef uint64_t lo
         cdef int kind = r.kind
+        cdef Holds holds = None
+        if self.holds is not None:
+            holds = self.holds
+            self.holds = None
         if kind == LOST:
             return self.signal_lost(e, r)
         if kind == MSG:
@@ -3658,18 +3741,18 @@ cdef class Scheduler:
             p = self.find(lo)
             if p is None:
                 if self.is_unborn(lo):
-                    self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, <bytes>r.body[:r.size]))
+                    self.unborn.setdefault(lo, []).append((kind, r.flags, r.aux, kept(r, holds)))
                 return 0
             if p.flags & AWAY or p.flags & EXPORTED and r.flags & IS_CALL and not self.recall(p):
-                return self.forward(p, kind, r.flags, r.aux, r.body, r.size)
-            body = self.body_of(r)
+                return self.forward(p, kind, r.flags, r.aux, r.body, r.size, holds)
+            body = self.body_of(r, holds)
             if p.flags & LIMITED and not r.flags & IS_ORDER:
                 return self.admit_from(e, p, body, r.size - 8)
             return self.deliver(p, body)
         if kind == FROM:
-            return self.signal_from(e, r)
+            return self.signal_from(e, r, holds)
         if kind == FORWARD:
-            return self.signal_forwarded(e, r)
+            return self.signal_forwarded(e, r, holds)
         if kind == ALIAS:
             memcpy(&lo, r.body, 8)
             asked = self.relayed.pop(lo, None)
@@ -3690,12 +3773,12 @@ cdef class Scheduler:
                     self.guarded = guarded
                 return self.settle(<Process>asked[0], lo, GIVEN if reply[0] else REFUSED, reply[1])
             if lo >> 52:
-                self.pass_alias(lo, <bytes>r.body[:r.size])
+                self.pass_alias(lo, <bytes>r.body[:r.size], holds)
             elif lo in self.aliases:
-                self.take_alias(lo, self.codec.receive(r.body + 8, r.size - 8))
+                self.take_alias(lo, self.received(r.body + 8, r.size - 8, holds))
             return 0
         if kind == SPAWN:
-            return self.birth(r)
+            return self.birth(r, holds)
         if kind == MAILBOX:
             return self.mailbox_news(r)
         if kind == WDOWN:
@@ -3710,15 +3793,15 @@ cdef class Scheduler:
             memcpy(&head, r.body, 16)
             return self.shed(<int>head.a, <int64_t>head.b)
         if kind >= STOLEN:
-            return self.signal_of_host(e, r)
+            return self.signal_of_host(e, r, holds)
         # The rest is addressed to a process: hold it for the unborn.
         memcpy(&lo, r.body, 8)
         p = self.local(lo)
         if p is None and self.elsewhere(lo):
-            return self.hold(lo, kind, r.flags, r.aux, <bytes>r.body[:r.size])
-        return self.act_on(p, r, self.hi)
+            return self.hold(lo, kind, r.flags, r.aux, kept(r, holds))
+        return self.act_on(p, r, holds)
 
-    cdef int act_on(self, Process p, Record *r, uint64_t hi) except -1:
+    cdef int act_on(self, Process p, Record *r, Holds holds) except -1:
         """A control signal for a process that runs here; None: for one of this endpoint that is dead."""
         cdef pa_head head
         cdef int kind = r.kind
@@ -3741,7 +3824,7 @@ cdef class Scheduler:
         elif kind == ANSWER:
             if p is not None and p.awaited == head.b:
                 # Its receiver decodes it: what is in there may be user code.
-                self.settle(p, head.b, GIVEN, self.codec.receive(r.body + 16, r.size - 16))
+                self.settle(p, head.b, GIVEN, self.received(r.body + 16, r.size - 16, holds))
         return 0
 
     cdef int signal_lost(self, uint32_t e, Record *r) except -1:
@@ -3801,7 +3884,7 @@ cdef class Scheduler:
             rest.aux = 0
             rest.body = <const uint8_t *><const char *>body
             rest.size = len(body)
-            return self.act_on(p, &rest, p.pid.hi)
+            return self.act_on(p, &rest, None)
         raise error
 
     # ------------------------------------------------------------------ processes that run elsewhere (docs/internals.md)
@@ -3842,15 +3925,26 @@ cdef class Scheduler:
         """Whether a process of ours, which isn't `local`, isn't dead: it is to be born, or runs on another worker."""
         return self.find(lo) is not None or self.is_unborn(lo)
 
-    cdef int hold(self, uint64_t lo, int kind, int flags, int aux, bytes body) except -1:
-        """A signal for a process that is `elsewhere`: to its birth, or to its host."""
+    cdef int hold(self, uint64_t lo, int kind, int flags, int aux, object body) except -1:
+        """A signal for a process that is `elsewhere`: to its birth, or to its host. body: bytes, or Encoded where it mentions blocks."""
         cdef Process p = self.find(lo)
         if p is None:
             self.unborn.setdefault(lo, []).append((kind, flags, aux, body))
             return 0
-        return self.forward(p, kind, flags, aux, <const uint8_t *><const char *>body, len(body))
+        return self.forward_kept(p, kind, flags, aux, body)
 
-    cdef int forward(self, Process p, int kind, int flags, int aux, const uint8_t *body, size_t size) except -1:
+    cdef int forward_kept(self, Process p, int kind, int flags, int aux, object body) except -1:
+        """`forward`, of what was kept: bytes, or Encoded where it mentions blocks."""
+        cdef Holds holds = None
+        cdef bytes data
+        if type(body) is Encoded:
+            holds = (<Encoded>body).holds
+            data = (<Encoded>body).data
+        else:
+            data = <bytes>body
+        return self.forward(p, kind, flags, aux, <const uint8_t *><const char *>data, len(data), holds)
+
+    cdef int forward(self, Process p, int kind, int flags, int aux, const uint8_t *body, size_t size, Holds holds=None) except -1:
         """To the host of a stub, in order."""
         cdef Place place = p.extra.place
         cdef pa_head head
@@ -3862,7 +3956,7 @@ cdef class Scheduler:
         if kind == EXIT and not flags & (BY_LINK | IS_NORMAL):
             self.segment.set_end_due(place.host, True)
         if place.held is not None:
-            place.held.append((kind, flags, aux, <bytes>body[:size]))
+            place.held.append((kind, flags, aux, kept_bytes(<bytes>body[:size], holds)))
             return 0
         if kind == REQUEST:
             return self.relay(p, flags, aux, <bytes>body[:size])
@@ -3903,7 +3997,7 @@ cdef class Scheduler:
                 if link is not None and (link.peer != 0 or head.d >= link.own):
                     del p.extra.links[other]
         own = <uint64_t>kind | <uint64_t>(flags & 0xFF) << 8 | <uint64_t>(aux & 0xFFFF) << 16
-        self.put(place.host, place.incarnation, FORWARD, 0, &own, 8, <bytes>body[:size], kind == MSG or kind == ALIAS)
+        self.put(place.host, place.incarnation, FORWARD, 0, &own, 8, <bytes>body[:size], kind == MSG or kind == ALIAS, 0, holds)
         if dead and not self.releasing:
             self.send_beliefs(p)
         return 0
@@ -3943,6 +4037,8 @@ cdef class Scheduler:
             return 0
         function = p.body
         if type(function) is Encoded:
+            if (<Encoded>function).holds is not None:
+                return 0            # its arguments lie in blocks that we hold
             body = (<Encoded>function).data
         else:
             body = <bytes>self.function_bytes.get(function) if type(function) in FUNCTIONS else self.codec.compact(function)
@@ -4121,7 +4217,7 @@ cdef class Scheduler:
         self.releasing = True
         try:
             for kind, flags, aux, body in held:
-                self.forward(p, kind, flags, aux, <const uint8_t *><const char *>body, len(<bytes>body))
+                self.forward_kept(p, kind, flags, aux, body)
         finally:
             self.releasing = False
         return self.send_beliefs(p)
@@ -4255,7 +4351,7 @@ cdef class Scheduler:
             return hi_nonce(other.hi) != self.segment.nonce or hi_endpoint(other.hi) >= self.segment.endpoints
         return other.hi != self.hi and self.is_gone(other, believed)
 
-    cdef int signal_of_host(self, uint32_t e, Record *r) except -1:
+    cdef int signal_of_host(self, uint32_t e, Record *r, Holds holds) except -1:
         """What a host says of our processes, or a home of those that we run."""
         cdef pa_head head
         cdef Process p
@@ -4269,7 +4365,7 @@ cdef class Scheduler:
             p = self.find(head.a)       # it has come home
             return 0 if p is None else self.fire_gone(p, None)
         if kind == ARRIVE:
-            self.packages.append((kind, e, self.believed[e], <bytes>r.body[:r.size]))
+            self.packages.append((kind, e, self.believed[e], kept(r, holds)))
             return 0
         if kind == RECALL or kind == DROP or kind == KEEP or kind == PAUSED:
             some = self.foreign[e]
@@ -4345,7 +4441,7 @@ cdef class Scheduler:
             else:
                 self.moved(head.a, error)
         elif kind == PACKED:
-            self.packages.append((kind, e, self.believed[e], <bytes>r.body[:r.size]))
+            self.packages.append((kind, e, self.believed[e], kept(r, holds)))
         return 0
 
     cdef int begun(self, Process p) except -1:
@@ -4365,7 +4461,7 @@ cdef class Scheduler:
             mail = self.mail_records(p, held)
             _discard_mail(p)
             for kind, flags, aux, body in mail:
-                self.forward(p, kind, flags, aux, <const uint8_t *><const char *>body, len(<bytes>body))
+                self.forward_kept(p, kind, flags, aux, body)
         place.held = held
         self.release_held(p)
         self.show_count()
@@ -4385,14 +4481,16 @@ cdef class Scheduler:
             guarded = self.guard()
             try:
                 if type(body) is Encoded:
-                    found.append((MSG, 0, 0, (<char *>&lo)[:8] + (<Encoded>body).data))
+                    found.append((MSG, 0, 0, kept_bytes((<char *>&lo)[:8] + (<Encoded>body).data, (<Encoded>body).holds)))
                 elif is_closed(body) or type(body) is tuple and len(<tuple>body) == 3 and type((<tuple>body)[0]) is str and body[0] == CALL and (
                         type(body[1]) is tuple and len(<tuple>body[1]) == 2):
                     pid = body[1][0]
                     ref = body[1][1]
                     data = (<Encoded>body[2]).data if type(body[2]) is Encoded else self.codec.encode(body[2])
-                    found.append((MSG, IS_CALL | (IS_TAGGED if len(<tuple>body[1]) == 3 else 0), 0, (<char *>&lo)[:8] + (<char *>&pid.hi)[:8] + (<char *>&pid.lo)[:8] + (<char *>&ref.hi)[:8]
-                                  + (<char *>&ref.lo)[:8] + data))
+                    data = ((<char *>&lo)[:8] + (<char *>&pid.hi)[:8] + (<char *>&pid.lo)[:8] + (<char *>&ref.hi)[:8]
+                            + (<char *>&ref.lo)[:8] + data)
+                    found.append((MSG, IS_CALL | (IS_TAGGED if len(<tuple>body[1]) == 3 else 0), 0,
+                                  kept_bytes(data, (<Encoded>body[2]).holds if type(body[2]) is Encoded else None)))
                 else:
                     found.append((MSG, 0, 0, (<char *>&lo)[:8] + self.codec.encode(body)))
             except Exception as error:
@@ -4451,7 +4549,7 @@ cdef class Scheduler:
 
     # -- at the host
 
-    cdef int signal_from(self, uint32_t e, Record *r) except -1:
+    cdef int signal_from(self, uint32_t e, Record *r, Holds holds) except -1:
         """A record of a process that isn't at home, or was away: behind what it has sent from there; dropped if its home is dead."""
         cdef pa_wrap wrapped
         cdef Record inner
@@ -4467,6 +4565,7 @@ cdef class Scheduler:
         inner.aux = wrapped.aux
         inner.body = r.body + WRAP
         inner.size = r.size - WRAP
+        self.holds = holds
         return self.signal(e, &inner)
 
     cdef int catch_up(self, uint64_t hi, uint64_t position) except -1:
@@ -4496,7 +4595,7 @@ cdef class Scheduler:
             self.behind = behind
         return 0
 
-    cdef int signal_forwarded(self, uint32_t e, Record *r) except -1:
+    cdef int signal_forwarded(self, uint32_t e, Record *r, Holds holds) except -1:
         """A record for a process that runs here, from its home `e`."""
         cdef Record inner
         cdef Process p
@@ -4511,7 +4610,7 @@ cdef class Scheduler:
         memcpy(&lo, inner.body, 8)
         if inner.kind == ALIAS:
             if lo in self.aliases:
-                self.take_alias(lo, self.codec.receive(inner.body + 8, inner.size - 8))
+                self.take_alias(lo, self.received(inner.body + 8, inner.size - 8, holds))
             return 0
         some = self.foreign[e]
         if inner.kind == REQUEST:
@@ -4520,7 +4619,7 @@ cdef class Scheduler:
         if p is None:
             return 0            # it has ended: its home knows, or will, and tells whoever waits
         if inner.kind == MSG:
-            return self.deliver(p, self.body_of(&inner))
+            return self.deliver(p, self.body_of(&inner, holds))
         if inner.kind == HEARD:
             believed = []
             for i in range(self.segment.endpoints):
@@ -4530,7 +4629,7 @@ cdef class Scheduler:
             return self.fire_gone(p, believed)
         if inner.kind == LINK or inner.kind == MONITOR:
             p.extra.place.passed += 1
-        return self.act_on(p, &inner, p.pid.hi)
+        return self.act_on(p, &inner, holds)
 
     cdef int answer_forwarded(self, dict some, Record *r) except -1:
         """A question about a process that runs here."""
@@ -4608,13 +4707,13 @@ cdef class Scheduler:
             self.foreign_count -= 1
         return 0
 
-    cdef int tell_home(self, Process p, int kind, uint64_t b, uint64_t c, uint64_t d, bytes payload=None) except -1:
+    cdef int tell_home(self, Process p, int kind, uint64_t b, uint64_t c, uint64_t d, bytes payload=None, Holds holds=None) except -1:
         cdef pa_head head
         head.a = p.pid.lo
         head.b = b
         head.c = c
         head.d = d
-        return self.put(hi_endpoint(p.pid.hi), hi_incarnation(p.pid.hi), kind, 0, &head, 8 if payload is not None else 32, payload, False)
+        return self.put(hi_endpoint(p.pid.hi), hi_incarnation(p.pid.hi), kind, 0, &head, 8 if payload is not None else 32, payload, False, 0, holds)
 
     cdef Process steal(self):
         """Work that hasn't begun, from another worker; None: there is none."""
@@ -4822,6 +4921,7 @@ cdef class Scheduler:
         cdef Record r
         cdef Process p
         cdef uint64_t lo
+        cdef Holds holds
         packages = self.packages
         self.packages = []
         for kind, e, inc, body in packages:
@@ -4830,23 +4930,27 @@ cdef class Scheduler:
                 continue
             if inc != self.believed[e] and (only < 0 or kind == ARRIVE):
                 continue            # of a home that is dead; what hosts had packed was unpacked when we heard of their end
+            holds = None
+            if type(body) is Encoded:
+                holds = (<Encoded>body).holds
+                body = (<Encoded>body).data
             r.kind = kind
             r.body = <const uint8_t *><const char *><bytes>body
             r.size = len(<bytes>body)
             if kind == ARRIVE:
-                self.arrive(e, &r)
+                self.arrive(e, &r, holds)
                 continue
             memcpy(&lo, r.body, 8)
             p = self.find(lo)
             if p is not None and p.flags & AWAY and p.extra.place.host == e and p.extra.place.held is not None and not p.extra.place.leaving:
-                self.unpack_home(p, &r)
+                self.unpack_home(p, &r, holds)
         return 0
 
     cdef bint try_move(self, Process p) except -1:
         """The next step of a move. False: it has to wait."""
         cdef Move move
         cdef Place place
-        cdef bytes user
+        cdef Encoded user
         cdef uint64_t lo = p.pid.lo
         if p.pid.hi == self.hi:
             move = <Move>self.moves.get(lo)
@@ -4901,14 +5005,14 @@ cdef class Scheduler:
             return True
         if self.backlog:
             return False                # it looks again at what is above
-        data = self.pack(p) + user
+        data = self.pack(p) + user.data
         p.flags &= ~MOVING
         if p.pid.hi == self.hi:
             self.make_stub(p, move.target, self.segment.incarnation(move.target))
             p.extra.place.leaving = True
-            self.put(p.extra.place.host, p.extra.place.incarnation, ARRIVE, 0, &lo, 8, data, False)
+            self.put(p.extra.place.host, p.extra.place.incarnation, ARRIVE, 0, &lo, 8, data, False, 0, user.holds)
         else:
-            self.tell_home(p, PACKED, 0, 0, 0, data)
+            self.tell_home(p, PACKED, 0, 0, 0, data, user.holds)
         self.show_count()
         return True
 
@@ -4925,15 +5029,24 @@ cdef class Scheduler:
         except Exception:
             return self.codec.encode(TypeError(f"{type(error).__name__}: {error}"))
 
-    cdef bytes pack_user(self, Process p):
-        """The user's part of what another worker needs to run `p`. Raises what its pickling raises."""
+    cdef Encoded pack_user(self, Process p):
+        """The user's part of what another worker needs to run `p`, with the blocks that its mail mentions. Raises what its pickling raises."""
         cdef Extra extra = p.more()
-        mail = self.mail_records(p, None)
+        cdef Holds holds = None
+        cdef uint32_t i
+        mail = []
+        for kind, flags, aux, body in self.mail_records(p, None):
+            if type(body) is Encoded:
+                if holds is None:
+                    holds = Holds()
+                holds.add_all((<Encoded>body).holds)
+                body = (<Encoded>body).data
+            mail.append((kind, flags, aux, body))
         guarded = self.guard()
         running = self.current
         self.current = None
         try:
-            return self.codec.encode((p.body, extra.dictionary, extra.label, mail))
+            return <Encoded>kept_always(self.codec.encode((p.body, extra.dictionary, extra.label, mail)), holds)
         finally:
             self.current = running
             self.guarded = guarded
@@ -5051,7 +5164,7 @@ cdef class Scheduler:
         place.believed = [known for (known,) in struct.iter_unpack("=I", believed)]
         return mail
 
-    cdef int arrive(self, uint32_t e, Record *r) except -1:
+    cdef int arrive(self, uint32_t e, Record *r, Holds holds) except -1:
         """A process of the home `e` is to run here from now on."""
         cdef Process p
         cdef uint64_t lo
@@ -5075,7 +5188,7 @@ cdef class Scheduler:
             # It must not run before its home can know: if we die, it goes on there with the same mail.
             p.flags |= FROZEN
             self.arriving.append(p)
-        return self.take_mail(p, mail)
+        return self.take_mail(p, mail, holds)
 
     def begin_arrived(self):
         """Those whose homes can read by now that they are here."""
@@ -5100,7 +5213,7 @@ cdef class Scheduler:
         head.b = passed
         self.put(hi_endpoint(hi), hi_incarnation(hi), ENDED, 0, &head, 32, None, False)
 
-    cdef int take_mail(self, Process p, list mail) except -1:
+    cdef int take_mail(self, Process p, list mail, Holds holds) except -1:
         """The messages that were packed with `p`."""
         cdef Record r
         for kind, flags, aux, record in mail:
@@ -5109,10 +5222,10 @@ cdef class Scheduler:
             r.aux = aux
             r.body = <const uint8_t *><const char *><bytes>record
             r.size = len(<bytes>record)
-            self.deliver(p, self.body_of(&r))
+            self.deliver(p, self.body_of(&r, holds))
         return 0
 
-    cdef int unpack_home(self, Process p, Record *r) except -1:
+    cdef int unpack_home(self, Process p, Record *r, Holds holds) except -1:
         """One of ours comes home."""
         cdef uint64_t lo = p.pid.lo
         cdef uint32_t host = p.extra.place.host, inc = p.extra.place.incarnation
@@ -5131,7 +5244,7 @@ cdef class Scheduler:
         # `deliver` would put it into the run queue before it is itself again: come_home() does.
         state = p.state
         p.state = RUNNING
-        self.take_mail(p, mail)
+        self.take_mail(p, mail, holds)
         p.state = state
         p.extra.place.held = held
         self.come_home(p)
@@ -5426,6 +5539,26 @@ def _second(pair):
 cdef bint is_published(Outbox box) noexcept:
     """Whether all that was put there can be read, and one more short record could be at once."""
     return not box.queued_count and (not box.usable or box._room(256))
+
+
+cdef object kept_bytes(bytes data, Holds holds):
+    """What is kept for later: with the blocks that it mentions."""
+    cdef Encoded message
+    if holds is None:
+        return data
+    message = encoded(data)
+    message.holds = holds
+    return message
+
+
+cdef Encoded kept_always(bytes data, Holds holds):
+    cdef Encoded message = encoded(data)
+    message.holds = holds
+    return message
+
+
+cdef object kept(Record *r, Holds holds):
+    return kept_bytes(<bytes>r.body[:r.size], holds)
 
 
 cdef bint runs_here(Process p) noexcept:

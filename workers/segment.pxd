@@ -1,5 +1,6 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from parallel_actors.workers.arena cimport Arena
 
 cdef extern from "atomics.h" nogil:
     uint32_t ld32_relaxed "pa_ld32_relaxed"(const void* p) noexcept
@@ -49,7 +50,8 @@ cdef class Segment:
     cdef uint64_t steals_at
     cdef uint64_t names_at
     cdef uint64_t store_at
-    cdef uint64_t total                      # bytes of the memfd, a multiple of 4096
+    cdef uint64_t total                      # bytes of the memfd up to the arena, a multiple of 4096
+    cdef readonly Arena arena                # None: this OS process has none
     cdef uint64_t block_bytes                # 4096 + ring_bytes
 
     cdef int _map(self, int fd) except -1
@@ -89,6 +91,7 @@ cdef class Segment:
     # head = tail = hungry = born = 0, then the epoch. Only for who may: see "Epochs".
     cdef void reset_ring(self, uint32_t producer, uint32_t consumer, uint32_t inc_producer, uint32_t inc_consumer) noexcept nogil
 
+    cdef int bury_holder(self, uint32_t holder) except -1
     cdef uint64_t store_alloc(self, size_t n) except? 0
     cdef void set_load(self, uint32_t e, uint32_t processes, uint32_t runq) noexcept nogil
     cdef void set_end_due(self, uint32_t e, bint due) noexcept nogil

@@ -11,14 +11,15 @@ scheduler and the root call the rest. Nothing here blocks, takes a lock or runs 
     steals   for each worker, slots with processes that others may take (steal.pyx)
     names    an open-addressing table
     store    bump-allocated bytes: names and definitions
+    arena    blocks for large buffers (arena.pyx, mapped apart: views may outlive the segment)
 
 The tables of offset, field, writer and memory order are in docs/internals.md ("Shared memory").
 
 **Memory that isn't there.** The file is sparse, and no page of it may be touched before `fallocate` has reserved it: not only
 a write but also a *read* of a hole of shmem allocates a page, and where memory is full both end the process with SIGBUS. So:
 the header and slots are reserved at creation, a ring block by its producer (all of it) or its consumer (the header page)
-at first use, a page of the name table at the first claim that falls into it, and a piece of the store when it is
-allocated. What fails then is a `SegmentFull`, which a caller can handle.
+at first use, a page of the name table at the first claim that falls into it, and a piece of the store or a block of the arena when
+it is allocated. What fails then is a `SegmentFull`, which a caller can handle.
 
 **Who closes.** A `Segment` owns its descriptors, also those given to `attach`. `close` unmaps; the `cdef` methods, which check
 nothing, must not be called after it.
@@ -26,11 +27,13 @@ nothing, must not be called after it.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, ENOMEM, errno
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strerror
 
 import os
+
+from parallel_actors.workers.arena cimport arena_bytes_of, open_arena
 
 from parallel_actors.workers.errors import SegmentFull, StoreFull
 
@@ -43,6 +46,7 @@ cdef extern from *:
     #include <unistd.h>
     #include <sys/mman.h>
     #include <sys/eventfd.h>
+    #include <sys/resource.h>
     #ifndef F_ADD_SEALS
     #define F_ADD_SEALS 1033
     #endif
@@ -64,6 +68,14 @@ cdef extern from *:
     static void pa_unmap(void *p, uint64_t n) { munmap(p, (size_t)n); }
     static long pa_write8(int fd, const void *p) { return (long)write(fd, p, 8); }
     static int pa_close(int fd) { return close(fd); }
+    /* What limits address space, and the size of files. */
+    static uint64_t pa_limit(void) {
+        struct rlimit one;
+        uint64_t least = UINT64_MAX;
+        if (getrlimit(RLIMIT_AS, &one) == 0 && one.rlim_cur != RLIM_INFINITY && one.rlim_cur < least) least = one.rlim_cur;
+        if (getrlimit(RLIMIT_FSIZE, &one) == 0 && one.rlim_cur != RLIM_INFINITY && one.rlim_cur < least) least = one.rlim_cur;
+        return least;
+    }
     """
     int pa_fallocate(int fd, int mode, uint64_t offset, uint64_t n) noexcept nogil
     int pa_seal(int fd) noexcept nogil
@@ -71,6 +83,7 @@ cdef extern from *:
     void pa_unmap(void* p, uint64_t n) noexcept nogil
     long pa_write8(int fd, const void* p) noexcept nogil
     int pa_close(int fd) noexcept nogil
+    uint64_t pa_limit() noexcept nogil
     int EFD_NONBLOCK
     int EFD_CLOEXEC
 
@@ -94,6 +107,8 @@ cdef enum:
     AT_STORE = 56
     AT_TOTAL = 64
     AT_STEALS = 72
+    AT_ARENA = 80
+    AT_PART = 88
     AT_PHASE = 128
     AT_CURSOR = 256
 
@@ -145,7 +160,7 @@ cdef class Segment:
     # --- life ---
 
     @staticmethod
-    def create(workers, guests=8, ring_bytes=65536, store_bytes=1 << 28):
+    def create(workers, guests=8, ring_bytes=65536, store_bytes=1 << 28, arena_bytes=None):
         """Make the shared memory of a run.
 
         Args:
@@ -153,6 +168,8 @@ cdef class Segment:
             guests: how many threads outside the library may take part at the same time.
             ring_bytes: size of each ring, a power of two from 4096 to 2**30.
             store_bytes: room for names and definitions. Only what is used costs memory.
+            arena_bytes: address space in which each OS process can have large buffers, 0 for none. Only what is used costs memory. None:
+                as much as the machine has memory, up to 64 GiB; less where address space is limited.
 
         Raises:
             ValueError: an argument is out of range.
@@ -170,8 +187,11 @@ cdef class Segment:
             raise ValueError(f"expected ring_bytes to be a power of two from {PAGE} to {1 << 30}, got: {ring_bytes!r}")
         if not PAGE <= store_bytes <= 1 << 40:
             raise ValueError(f"expected store_bytes to be {PAGE} to {1 << 40}, got: {store_bytes!r}")
+        if arena_bytes is not None and not 0 <= arena_bytes <= 1 << 42:
+            raise ValueError(f"expected arena_bytes to be 0 to {1 << 42}, got: {arena_bytes!r}")
         w = workers
         e = workers + 1 + guests
+        cdef uint64_t part = default_part(w) if arena_bytes is None else up(arena_bytes)
         rings_at = slots_at + up(<uint64_t>e * SLOT_BYTES)
         steals_at = rings_at + <uint64_t>e * e * (PAGE + <uint64_t>ring_bytes)
         names_at = steals_at + <uint64_t>w * STEAL_BYTES
@@ -181,7 +201,7 @@ cdef class Segment:
         self = Segment.__new__(Segment)
         fd = os.memfd_create("parallel_actors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(fd, total)
+            os.ftruncate(fd, total + arena_bytes_of(w, part))
             # Nobody can shrink the file under our mapping (which would be a SIGBUS at the next touch).
             if pa_seal(fd) != 0:
                 raise OSError(errno, f"the shared memory can't be sealed: {strerror(errno).decode()}")
@@ -201,7 +221,15 @@ cdef class Segment:
         st64_relaxed(self.base + AT_RINGS, rings_at)
         st64_relaxed(self.base + AT_NAMES, names_at)
         st64_relaxed(self.base + AT_STORE, store_at)
-        st64_relaxed(self.base + AT_TOTAL, total)
+        st64_relaxed(self.base + AT_TOTAL, total + arena_bytes_of(w, part))
+        st64_relaxed(self.base + AT_ARENA, total)
+        # The program that starts a system is the holder after the root.
+        while part:
+            self.arena = open_arena(fd, total, part, w, e, w + 1, self.base + slots_at)
+            if self.arena is not None:
+                break
+            part = part // 2 & ~<uint64_t>((2 << 20) - 1)       # no address space for so much
+        st64_relaxed(self.base + AT_PART, part)
         st64_relaxed(self.base + AT_STEALS, steals_at)
         st64_relaxed(self.base + AT_CURSOR, store_at)
         memcpy(self.base, PyBytes_AS_STRING(MAGIC), 8)
@@ -218,12 +246,14 @@ cdef class Segment:
         return self
 
     @staticmethod
-    def attach(fd, eventfds):
+    def attach(fd, eventfds, holder=None):
         """Map the segment that another OS process made. From then on the descriptors belong to the new `Segment`.
 
         Args:
             fd: the memfd, as from the first of `fds`.
             eventfds: one descriptor per endpoint, the rest of `fds`.
+            holder: the number by which this OS process holds blocks of the arena: a worker's, or the root's; who made the segment is
+                `root + 1`. No two may have the same. None: it has no arena.
 
         Raises:
             ValueError: `fd` isn't a segment of this version, or the number of eventfds is wrong. The descriptors stay the caller's.
@@ -245,11 +275,14 @@ cdef class Segment:
         if len(fds) != ld32_relaxed(at + AT_ENDPOINTS):
             raise ValueError(f"expected {ld32_relaxed(at + AT_ENDPOINTS)} eventfds, one per endpoint, got: {len(fds)}")
         self = Segment.__new__(Segment)
-        self.total = ld64_relaxed(at + AT_TOTAL)
+        self.total = ld64_relaxed(at + AT_ARENA)
         self._map(os.dup(fd))
         try:
+            if holder is not None:
+                open_for(self, fd, at, holder)
             adopt(self, fds)
         except BaseException:
+            self.arena = None
             self._unmap()
             raise
         # Only now that nothing can fail: up to here the descriptors were the caller's.
@@ -263,16 +296,19 @@ cdef class Segment:
         if self.base == NULL:
             err = errno
             pa_close(fd)
-            raise OSError(
-                err,
-                f"can't map {self.total} bytes of shared memory (address space, most of it never used): {strerror(err).decode()}. "
-                "Raise RLIMIT_AS (ulimit -v), or use fewer workers, fewer guests or smaller rings",
-            )
+            raise OSError(err, unmapped(self.total, err))
         self.fd = fd
         return 0
 
     cdef void _unmap(self) noexcept:
         cdef uint32_t i
+        if self.arena is not None and self.base != NULL:
+            try:
+                # Once the node stops, whoever starts it waits for the others before it closes its segment.
+                self.arena.close(ld32_acquire(self.base + AT_PHASE) >= 2)
+            except Exception:
+                pass        # no memory to look for what could be given back
+        self.arena = None
         if self.base != NULL:
             pa_unmap(self.base, self.total)
             self.base = NULL
@@ -703,10 +739,54 @@ cdef class Segment:
         self._open()
         return ld64_relaxed(self.base + AT_CURSOR) - self.store_at
 
+    def arena_used(self):
+        """Blocks of the arena that somebody holds: (how many, bytes of memory behind them)."""
+        self._open()
+        return (0, 0) if self.arena is None else self.arena.used()
+
+    cdef int bury_holder(self, uint32_t holder) except -1:
+        return 0 if self.arena is None else self.arena.bury(holder)
+
+    def bury(self, holder):
+        """An OS process is dead, and what it had published is in good hands (`ring.adopt_flights`): let go of its blocks. For the root."""
+        self._open()
+        self.bury_holder(holder)
+
     def allocated_bytes(self):
         """Bytes of memory behind the segment: what was reserved so far."""
         self._open()
         return os.fstat(self.fd).st_blocks * 512
+
+
+cdef uint64_t default_part(uint32_t workers):
+    """Address space for the large buffers of one OS process: as much as there is memory, and a quarter of any limit for all together."""
+    cdef uint64_t part = 1 << 28, memory = <uint64_t>os.sysconf("SC_PHYS_PAGES") * <uint64_t>os.sysconf("SC_PAGE_SIZE")
+    cdef uint64_t limit = pa_limit() // 4 // (workers + 2)
+    while part < memory and part < <uint64_t>1 << 36:
+        part *= 2
+    while part > limit:
+        part //= 2
+    return part if part >= 1 << 24 else 0
+
+
+cdef str unmapped(uint64_t n, int err):
+    return (
+        f"can't map {n} bytes of shared memory (address space, most of it never used): {strerror(err).decode()}. "
+        "Raise RLIMIT_AS (ulimit -v), or use a smaller arena, fewer workers, fewer guests or smaller rings"
+    )
+
+
+cdef int open_for(Segment self, int fd, const uint8_t* header, object holder) except -1:
+    cdef uint64_t part = ld64_relaxed(header + AT_PART)
+    cdef uint32_t workers = ld32_relaxed(header + AT_WORKERS)
+    if not 0 <= holder < workers + 2:
+        raise ValueError(f"expected holder to be 0 to {workers + 1}, got: {holder!r}")
+    if part:
+        self.arena = open_arena(fd, self.total, part, workers, ld32_relaxed(header + AT_ENDPOINTS), holder,
+                                self.base + ld64_relaxed(header + AT_SLOTS))
+        if self.arena is None:
+            raise OSError(ENOMEM, unmapped(arena_bytes_of(workers, part), ENOMEM))
+    return 0
 
 
 cdef inline uint64_t up(uint64_t n) noexcept nogil:

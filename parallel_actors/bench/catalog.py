@@ -58,14 +58,14 @@ def _memory(body: int, row: Row, test: str) -> Part:
     )
 
 
-def _payload(row: Row, size: int, count: int, *, fresh: bool) -> Part:
+def _payload(row: Row, size: int, count: int, kind: int) -> Part:
     return Part(
         "payload",
         (row,),
         messages.payload,
-        {"size": size, "count": count, "fresh": fresh},
+        {"size": size, "count": count, "kind": kind},
         {"count": max(1, count // 10)},
-        beam=("payload_fresh" if fresh else "payload_shared", "size", "count"),
+        beam=("payload_shared" if kind == messages.SHARED else "payload_fresh", "size", "count"),
         schedulers="two",
         workers=2,
     )
@@ -242,10 +242,12 @@ PARTS: tuple[Part, ...] = (
         schedulers="two",
         workers=2,
     ),
-    _payload(Row("payload_1MB", "s", at_most(1)), MIB, 500, fresh=True),
-    _payload(Row("payload_shared_1MB", "s", at_most(1)), MIB, 500, fresh=False),
-    _payload(Row("payload_64MB", "s", at_most(1.7)), 64 * MIB, 10, fresh=True),
-    _payload(Row("payload_shared_64MB", "s", at_most(2)), 64 * MIB, 10, fresh=False),
+    _payload(Row("payload_1MB", "s", at_most(1)), MIB, 500, messages.FRESH),
+    _payload(Row("payload_shared_1MB", "s", at_most(1)), MIB, 500, messages.SHARED),
+    _payload(Row("payload_64MB", "s", at_most(1.7)), 64 * MIB, 10, messages.FRESH),
+    _payload(Row("payload_shared_64MB", "s", at_most(2)), 64 * MIB, 10, messages.SHARED),
+    _payload(Row("payload_bytes_1MB", "s"), MIB, 500, messages.BYTES),
+    _payload(Row("payload_bytes_64MB", "s"), 64 * MIB, 10, messages.BYTES),
     Part(
         "fairness",
         (

@@ -12,7 +12,10 @@ from parallel_actors.bench.figures import percentile
 from parallel_actors.bench.server import TypedCounter, server
 
 __all__ = [
+    "BYTES",
+    "FRESH",
     "SHAPES",
+    "SHARED",
     "call",
     "call_typed",
     "cast",
@@ -200,16 +203,22 @@ def _sizes() -> None:
         pa.send(sender, len(data))
 
 
-def payload(size: int, count: int, fresh: int) -> list[float]:
-    """Seconds for `size` bytes to another worker and its answer back; fresh: a buffer made anew for each message."""
+# What `payload` sends: a view of a buffer that its sender may change later (the send copies it, as `binary:copy` does
+# there), a handle on one that was copied once, or bytes made anew, which the receiver's side copies once more: its
+# `bytes` are its own.
+FRESH, SHARED, BYTES = range(3)
+
+
+def payload(size: int, count: int, kind: int) -> list[float]:
+    """Seconds for `size` bytes to another worker and its answer back."""
     me = pa.self_()
     to = pa.options(worker=1).spawn(_sizes)
     data = bytearray(b"\7") * size
-    again = bytes(data)
+    what: Any = memoryview(data) if kind == FRESH else pa.share(data)
 
     def exchange(times: int) -> None:
         for _ in range(times):
-            pa.send(to, (bytes(data) if fresh else again, me))
+            pa.send(to, (bytes(data) if kind == BYTES else what, me))
             pa.receive()
 
     exchange(1 + count // 10)

@@ -28,7 +28,7 @@ def main(argument: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     forkserver.fork_first()
     boot.call_process(told["options"]["name"], "root")
-    segment = Segment.attach(told["memfd"], told["eventfds"])
+    segment = Segment.attach(told["memfd"], told["eventfds"], told["options"]["workers"])
     if told["log"] is not None:
         os.set_inheritable(told["log"], False)  # its reader waits for our end, not for that of what we start
     root = Root(segment, Options(**told["options"]), told["sys_path"], _ignore, told["log"])

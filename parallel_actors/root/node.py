@@ -33,6 +33,7 @@ from parallel_actors.workers.errors import SegmentFull
 from parallel_actors.workers.ident import Ref
 from parallel_actors.workers.limit import ReportLimit
 from parallel_actors.workers.names import NameTable
+from parallel_actors.workers.ring import adopt_flights
 from parallel_actors.workers.scheduler import CAUSE_LEFT, CAUSE_UNKNOWN, Scheduler, use_scheduler
 from parallel_actors.workers.segment import Segment
 
@@ -187,6 +188,7 @@ class Root:
         if incarnation > _LAST_INCARNATION:
             self.console.note(f"worker {index} was replaced {incarnation} times: it isn't any more")
             return
+        self.segment.bury(index)  # what its predecessor held of the arena
         self.segment.set_starting(index)
         # Live from here on, for the root: whatever is announced from now on waits in its ring.
         self.segment.put_slot(index, incarnation, LIVE)
@@ -225,6 +227,7 @@ class Root:
                 # It runs, or ran, but can't be watched. What it may have done was done as this incarnation.
                 process.kill()
                 process.join(_STATUS_TIMEOUT)
+                adopt_flights(self.segment, index)
                 code = process.exitcode     # it may have been killed before it could be watched
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN if code is None else code, DOWN)
             if index in self._adding:
@@ -271,11 +274,18 @@ class Root:
         if leaving is not None and cause == 0:
             # Its processes have told their links and monitors themselves; what was made since came to dead ones.
             cause = CAUSE_LEFT
+        guests = [
+            (guest, self.segment.slot(guest)[0])
+            for guest in range(self.segment.root + 1, self.segment.endpoints)
+            if self.segment.slot(guest)[1] in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid
+        ]
+        # Before anybody is told: large buffers that it has sent, and that nobody has taken yet.
+        for endpoint in [worker.index, *[guest for guest, _ in guests]]:
+            adopt_flights(self.segment, endpoint)
         self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN if leaving is None else FREE)
-        for guest in range(self.segment.root + 1, self.segment.endpoints):
-            incarnation, state = self.segment.slot(guest)
-            if state in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid:
-                self._endpoint_ended(guest, incarnation, cause, FREE)
+        for guest, incarnation in guests:
+            self._endpoint_ended(guest, incarnation, cause, FREE)
+        self.segment.bury(worker.index)
         if self.stop_phase:
             self._continue_stop()
             return

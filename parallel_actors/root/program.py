@@ -36,7 +36,7 @@ class _Program:
         self.args = args
         self.code = 0
         self.interrupts = 0
-        self.segment = Segment.create(options.worker_slots, options.guests)
+        self.segment = Segment.create(options.worker_slots, options.guests, arena_bytes=options.arena_bytes)
         self.root = Root(self.segment, options, sys_path, self.handle)
 
     def run(self) -> int:
