@@ -11,7 +11,7 @@ the turn has come, unless a thief was faster (`claim`, then `begin`). What is in
 The owner alone writes bytes, into a slot whose word it has made EMPTY with a new generation before. So a thief that copies a slot while its
 owner dies and the next one writes there finds its claim gone when it comes to `begin`, and throws the copy away.
 
-**Hints.** A bitmap in the owner's slot of the segment (offset 640) says which slots are READY: set after the word, cleared after it was moved;
+**Hints.** A bitmap in the owner's slot of the segment (offset 768) says which slots are READY: set after the word, cleared after it was moved;
 only the word counts. A bitmap in the header (offset 768) says which workers are idle: a worker sets its bit, fence, looks at all slots once more, sleeps;
 an owner makes a slot READY, fence, looks for idle ones: so one of both sees the other (Dekker).
 """
@@ -29,8 +29,8 @@ cdef enum:
     IN_SIZE = 8
     IN_TIME = 16
     IN_BYTES = 64
-    IN_READY = 640          # in the owner's slot of the segment
-    IN_NEXT = 648           # where the owner writes next: from there on, the first READY one is the oldest
+    IN_READY = 768          # in the owner's slot of the segment
+    IN_NEXT = 776           # where the owner writes next: from there on, the first READY one is the oldest
     AT_IDLE = 768           # in the header
 
 
