@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ from contract import contract
 from leaks import eventually
 from parallel_actors.workers.api import migrate
 from parallel_actors.workers.scheduler import Loop
-from puppets import GUEST, WAIT, Puppet, Witness, get, mail, place, puppet, take
+from puppets import GUEST, WAIT, Puppet, get, mail, place, puppet
 
 WORKERS = 3
 
@@ -705,7 +703,7 @@ def test_what_cannot_move_stays_and_goes_on(
     pa.call(pid, ("run", pa.send_after, (0.05, pid, 2)))
     target = 1 - host
     assert pa.call(pid, request_) == "held"
-    with pytest.raises(Exception, match="I stay here|pickle|in a second") as failure:  # noqa: PT011
+    with pytest.raises(Exception, match=r"I stay here|pickle|in a second") as failure:
         migrate(pid, target, timeout=WAIT)
     assert not isinstance(failure.value, pa.CallTimeout | pa.NoProc)
     pa.send(pid, 3)

@@ -56,7 +56,7 @@ class Owner:
     def run(test: pa.Pid, fifo: str, gil: bool, spawn: Callable[..., Any], args: tuple[Any, ...]) -> None:
         # Neither end of it blocks: the reader has it open for writing, too.
         fd = os.open(fifo, os.O_RDWR)
-        # As in a call that handles signals by itself: a tick would interrupt this one, or give the worker to those that wait.
+        # As in a call that handles signals by itself: a tick would interrupt this one, or cut it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [TICK_SIGNAL])
         try:
             pa.send(test, ("sits", spawn(*args)))
