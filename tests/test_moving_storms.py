@@ -166,9 +166,9 @@ def test_work_is_taken_under_kills(
             pause(chance.uniform(0, 0.4))
             victims = chance.sample(range(WORKERS), chance.choice([1, 1, 2])) if kills else []
             former = {victim: system.worker_pids[victim] for victim in victims}
-            for pid in former.values():
-                if pid:
-                    os.kill(pid, signal.SIGKILL)
+            for os_pid in former.values():
+                if os_pid:
+                    os.kill(os_pid, signal.SIGKILL)
                 pause(chance.choice([0, 0, 0.01]))
             while owners:
                 match pa.receive(timeout=2 * WAIT):
@@ -180,9 +180,9 @@ def test_work_is_taken_under_kills(
                     case pa.Down(ref=ref, reason=reason):
                         worker = owners.pop(ref)
                         assert reason == "normal" or worker in victims, reason
-            for victim, pid in former.items():
-                if pid:
-                    await_replaced(system, victim, pid)
+            for victim, os_pid in former.items():
+                if os_pid:
+                    await_replaced(system, victim, os_pid)
             for pid in pa.processes():
                 if pid != here:
                     pa.exit(pid, "kill")
