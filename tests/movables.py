@@ -6,6 +6,7 @@ nothing else.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from typing import Any
@@ -15,7 +16,7 @@ from parallel_actors.workers.api import migrate
 from parallel_actors.workers.scheduler import current_scheduler
 from puppets import WAIT
 
-__all__ = ["WORKERS", "Listener", "Talker", "call_about", "foreigners", "is_report", "length", "move_about"]
+__all__ = ["WORKERS", "Listener", "Talker", "call_about", "foreigners", "is_report", "length", "move_about", "own_work"]
 
 WORKERS = 4
 WINDOW = 32  # a worker whose messages stand in an overflow lets nobody go
@@ -146,3 +147,96 @@ def foreigners() -> int:
     scheduler = current_scheduler()
     assert scheduler is not None
     return scheduler.foreign_count
+
+
+# --- work that is taken -----------------------------------------------------------------------------------------------
+
+
+def own_work(test: pa.Pid, book: str, number: int, seconds: float, dice: float) -> None:
+    """Spawn work of every kind, sit in a native call, and see what comes of it: each begins once, and ends once."""
+    chance = random.Random(dice)
+    pa.trap_exit()
+    until = time.monotonic() + seconds
+    facts = {"spawned": 0, "stolen": 0, "downs": 0, "lost": 0, "mail": 0, "linked": 0}
+    faults: list[Any] = []
+    while time.monotonic() < until:
+        refs: dict[pa.Ref, pa.Pid] = {}
+        links: set[pa.Pid] = set()
+        said: dict[pa.Pid, list[Any]] = {}
+        for _ in range(chance.randrange(1, 12)):
+            count = chance.choice([0, 0, 3])
+            args = (book, pa.self_(), count, chance.choice([0, 0, 2000]))
+            if chance.random() < 0.5:
+                pid, ref = pa.spawn_monitor(work, *args)
+                refs[ref] = pid
+            else:
+                name = f"work {number} {facts['spawned']}" if chance.random() < 0.3 else None
+                pid = pa.options(name=name).spawn_link(work, *args)
+                links.add(pid)
+            facts["spawned"] += 1
+            for each in range(count):
+                pa.send(pid, each)
+        # Native calls, with the GIL and without.
+        if chance.random() < 0.6:
+            sum(range(chance.choice([100_000, 1_000_000])))
+        else:
+            time.sleep(chance.choice([0, 0.001, 0.01]))
+        while refs or links:
+            match pa.receive(timeout=WAIT, default=None):
+                case None:
+                    faults.append(("limbo", refs, links, [(p, pa.is_alive(p)) for p in (*refs.values(), *links)]))
+                    break
+                case ("begun", pid, worker, got):
+                    if pid in said:
+                        faults.append(("begun twice", pid))
+                    if got != list(range(len(got))):
+                        faults.append(("mail", pid, got))
+                    said[pid] = got
+                    facts["mail"] += len(got)
+                    facts["stolen"] += worker != number
+                case pa.Down(ref=ref, pid=pid, reason=reason):
+                    facts["downs"] += 1
+                    if refs.pop(ref, None) != pid:
+                        faults.append(("a second Down", pid, reason))
+                    if reason == "normal":
+                        if pid not in said:
+                            faults.append(("ended without a word", pid))
+                    elif isinstance(reason, pa.WorkerDown) and reason.worker != number:
+                        facts["lost"] += 1
+                        if not begun_in(book, pid):
+                            faults.append(("lost, and had not begun", pid))
+                    else:
+                        faults.append(("reason", pid, reason))
+                case pa.Exit(pid=pid, reason=reason):
+                    facts["linked"] += 1
+                    if pid not in links:
+                        faults.append(("a second Exit", pid, reason))
+                    links.discard(pid)
+                    if reason == "normal":
+                        if pid not in said:
+                            faults.append(("ended without a word", pid))
+                    elif isinstance(reason, pa.WorkerDown) and reason.worker != number:
+                        facts["lost"] += 1
+                        if not begun_in(book, pid):
+                            faults.append(("lost, and had not begun", pid))
+                    else:
+                        faults.append(("reason", pid, reason))
+    while (late := pa.receive(timeout=0, default=None)) is not None:
+        faults.append(("late", late))
+    pa.send(test, ("owned", number, facts, faults))
+
+
+def begun_in(book: str, pid: pa.Pid) -> bool:
+    with open(book) as lines:
+        return repr(pid) in lines.read().split()
+
+
+def work(book: str, owner: pa.Pid, count: int, rounds: int) -> None:
+    """Write down that it has begun, take its mail, compute a little, and say so."""
+    fd = os.open(book, os.O_WRONLY | os.O_APPEND)
+    os.write(fd, f"{pa.self_()!r}\n".encode())  # one write: whole, whoever else writes
+    os.close(fd)
+    got = [pa.receive(timeout=WAIT) for _ in range(count)]
+    for _ in range(rounds):
+        sum(range(100))
+    pa.send(owner, ("begun", pa.self_(), pa.worker_index(), got))

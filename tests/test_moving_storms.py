@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import parallel_actors as pa
 from leaks import eventually
-from movables import WORKERS, Listener, Talker, call_about, foreigners, is_report, length, move_about
+from movables import WORKERS, Listener, Talker, call_about, foreigners, is_report, length, move_about, own_work
 from parallel_actors.workers.api import migrate
 from puppets import WAIT, mail, puppet
 from test_stress import LENGTHS, await_replaced, seed, summary
@@ -133,3 +135,73 @@ def test_everything_moves_under_load_and_kills(
     assert (total["dead"] > 0) == kills
     took = time.monotonic() - begin
     summary(", ".join(f"{count} {what}" for what, count in total.items()) + f", slowest call {slowest:.3f} s", took)
+
+
+# --- work that is taken -----------------------------------------------------------------------------------------------
+
+
+@contract("S1.4", "S4.1", "S4.3", "S9.2", "S9.7", partly=True)
+@pytest.mark.parametrize("kills", [True, False], ids=["kills", "quiet"])
+@pytest.mark.parametrize("seconds", LENGTHS)
+def test_work_is_taken_under_kills(
+    no_leaks: None, summary: Callable[[str, float], None], seconds: float, kills: bool, tmp_path: Path
+) -> None:
+    # Owners spawn work, and sit in native calls; each piece of work writes down that it has begun, before all else.
+    chance = random.Random(seed())
+    begin = time.monotonic()
+    counted = ("rounds", "spawned", "begun", "stolen", "downs", "lost", "mail", "linked")
+    total = dict.fromkeys(counted, 0)
+    with pa.ActorSystem(workers=WORKERS, max_reports=2) as system:
+        here = pa.self_()
+        while time.monotonic() - begin < seconds or total["rounds"] < 2:
+            total["rounds"] += 1
+            book = tmp_path / f"book-{total['rounds']}"
+            book.touch()
+            owners = {
+                pa.options(worker=worker).spawn_monitor(own_work, here, str(book), worker, 0.3, chance.random())[
+                    1
+                ]: worker
+                for worker in range(WORKERS)
+            }
+            pause(chance.uniform(0, 0.4))
+            victims = chance.sample(range(WORKERS), chance.choice([1, 1, 2])) if kills else []
+            former = {victim: system.worker_pids[victim] for victim in victims}
+            for os_pid in former.values():
+                if os_pid:
+                    os.kill(os_pid, signal.SIGKILL)
+                pause(chance.choice([0, 0, 0.01]))
+            while owners:
+                match pa.receive(timeout=2 * WAIT):
+                    case ("owned", worker, facts, faults):
+                        assert faults == [], faults
+                        assert worker in owners.values()
+                        for what, count in facts.items():
+                            total[what] += count
+                    case pa.Down(ref=ref, reason=reason):
+                        worker = owners.pop(ref)
+                        assert reason == "normal" or worker in victims, reason
+            for victim, os_pid in former.items():
+                if os_pid:
+                    await_replaced(system, victim, os_pid)
+            for pid in pa.processes():
+                if pid != here:
+                    pa.exit(pid, "kill")
+            eventually(lambda: pa.processes() == [here], "all are gone")
+            assert mail() == []
+            begun = book.read_text().split()
+            assert len(begun) == len(set(begun)), "something has begun twice"
+            total["begun"] += len(begun)
+            book.unlink()
+            for index in range(WORKERS):
+                hand = puppet(index)
+                eventually(lambda: hand.do(foreigners) == 0, "no worker runs what is dead")  # noqa: B023
+                hand.end("normal")
+            assert pa.registered() == []
+    assert total["stolen"] > 0
+    assert total["downs"] > 0
+    took = time.monotonic() - begin
+    summary(", ".join(f"{count} {what}" for what, count in total.items()), took)
+
+
+def pause(seconds: float) -> None:
+    threading.Event().wait(seconds)
