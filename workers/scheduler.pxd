@@ -99,7 +99,7 @@ cdef enum Signal:
     PAUSED = 31         # home -> host
     SHED = 40           # root -> worker: move some of its processes to another
     DROP = 28           # home -> host: what was packed is at home,
-    KEEP = 29           #               or isn't
+    RESUME = 29         #               or isn't
     MAILBOX = 32        # flags: News
 
 cdef enum Answer:

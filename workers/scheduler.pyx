@@ -4367,7 +4367,7 @@ cdef class Scheduler:
         if kind == ARRIVE:
             self.packages.append((kind, e, self.believed[e], kept(r, holds)))
             return 0
-        if kind == RECALL or kind == DROP or kind == KEEP or kind == PAUSED:
+        if kind == RECALL or kind == DROP or kind == RESUME or kind == PAUSED:
             some = self.foreign[e]
             p = <Process>(<dict>some).get(head.a) if some else None
             if p is None:
@@ -5233,7 +5233,7 @@ cdef class Scheduler:
         try:
             mail = self.unpack(p, data)
         except Exception as error:
-            self.put(host, inc, KEEP, 0, &lo, 8, None, False)
+            self.put(host, inc, RESUME, 0, &lo, 8, None, False)
             self.release_held(p)
             return self.moved(lo, error)
         self.put(host, inc, DROP, 0, &lo, 8, None, False)
