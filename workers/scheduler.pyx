@@ -4029,7 +4029,7 @@ cdef class Scheduler:
         self.offers += 1
         if p.flags & LIMITED:
             return 0            # what is told to its senders, its home tells
-        if self.exports.used == <uint64_t>-1 or self.unstolen >= QUIET and self.offers & 15:
+        if self.exports.used == <uint64_t>-1 or self.unstolen >= QUIET and self.offers & 15 and self.exports.used & 3:
             if self.queue_length > OFFERS and len(self.fresh) < FRESH:      # else its turn comes before the next tick
                 self.fresh.append(p)
             return 0
