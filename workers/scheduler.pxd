@@ -300,7 +300,8 @@ cdef class Scheduler:
     cdef Exports exports            # of a worker: processes that others may take
     cdef list exported              # slot -> Process
     cdef object fresh               # deque of processes that wait for a slot
-    cdef uint32_t offers
+    cdef uint32_t offers            # that have been thought of
+    cdef int64_t offered_at         # when the latest was, ns
     cdef int64_t steal_age          # ns that work must have waited before it is stolen
     cdef int64_t stolen_at          # when the latest stolen process began; 0: that was judged already
     cdef int unstolen               # exports in a row that nobody has taken

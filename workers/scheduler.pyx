@@ -255,6 +255,7 @@ cdef enum:
     NAP_NS = 1_000_000              # an idle worker's sleep while others work: who sits in a native call can't wake it
     OFFERS = 4                      # processes that wait for others at which an idle worker is woken
     QUIET = 64                      # exports that nobody has taken, after which only one in 16 is exported at its spawn
+    PAUSE_NS = 1_000_000            # without a spawn, after which it begins anew
     REFILL = 16                     # exports at a tick
     FRESH = 256                     # processes that are remembered for later exports
     TRIM_NS = 1_000_000_000         # between two looks of an idle worker for memory of free blocks
@@ -4026,10 +4027,14 @@ cdef class Scheduler:
         cdef Extra extra = p.extra
         cdef Link link
         cdef int slot, idle
-        self.offers += 1
+        cdef int64_t now = pa_now()
         if p.flags & LIMITED:
             return 0            # what is told to its senders, its home tells
-        if self.exports.used == <uint64_t>-1 or self.unstolen >= QUIET and self.offers & 15 and self.exports.used & 3:
+        self.offers += 1
+        if now - self.offered_at > PAUSE_NS:
+            self.unstolen = 0       # after a pause it may be work of another kind
+        self.offered_at = now
+        if self.exports.used == <uint64_t>-1 or self.unstolen >= QUIET and self.offers & 15:
             if self.queue_length > OFFERS and len(self.fresh) < FRESH:      # else its turn comes before the next tick
                 self.fresh.append(p)
             return 0
@@ -4081,7 +4086,7 @@ cdef class Scheduler:
         spec.flags = p.flags & (SPREAD | UNCUT | TRAP_EXIT)
         spec.priority = p.priority
         rest = body + (args or b"") + (kwargs or b"") + control
-        slot = self.exports.put(<const char *>&spec, sizeof(pa_spec), <const char *>rest, len(rest), pa_now())
+        slot = self.exports.put(<const char *>&spec, sizeof(pa_spec), <const char *>rest, len(rest), now)
         if slot < 0:
             return 0
         p.flags |= EXPORTED
