@@ -322,6 +322,7 @@ cdef class Scheduler:
     cdef bint hog_due               # a tick has passed since a hog had its turn
     cdef bint asleep                # in epoll
     cdef int guarded                # ticks since user code began on the runtime's own account (a reason, say); 0 = none does
+    cdef int64_t guarded_at         # when that was
     cdef readonly bint forked       # this is a copy, in an OS process that user code has forked: it must not touch the rings
     cdef int64_t spin               # ns that a look at the rings goes on before it becomes a sleep; 0: not at all
     cdef object stood_at            # (frame, instruction) of the latest tick in code that may hold a lock
@@ -414,6 +415,7 @@ cdef class Scheduler:
     cdef bint gone(self, Pid other)
     cdef int send_bytes(self, object dest, bytes data) except -1
     cdef int take_alias(self, uint64_t lo, object body) except -1
+    cdef int pass_alias(self, uint64_t lo, bytes body) except -1
     cdef int add_link(self, Process p, Pid other) except -1
     cdef int remove_link(self, Process p, Pid other) except -1
     cdef int take_link(self, Process p, uint64_t lo, Pid other, uint64_t link_id) except -1
@@ -538,6 +540,7 @@ cdef class Scheduler:
     cdef int out_of_memory(self) except -1
     cdef int keep_ballast(self) except -1
     cdef int guard(self) except -1
+    cdef bint guard_is_over(self, object frame) except -1
     cdef int tell_of_end(self, Process p, Extra extra, object reason) except -1
     cdef int poll(self, int64_t wait_ns) except -1
     cdef int turn_over(self, int64_t wait_ns) except -1

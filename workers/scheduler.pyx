@@ -1379,16 +1379,16 @@ cdef class Scheduler:
             return self.pass_alias(lo, (<char *>&lo)[:8] + data)
         return self.put(hi_endpoint(to.hi), hi_incarnation(to.hi), ALIAS, 0, &lo, 8, data, True)
 
-    def pass_alias(self, uint64_t lo, bytes body):
+    cdef int pass_alias(self, uint64_t lo, bytes body) except -1:
         """A message to a reference that one of our processes has made on another worker: to there."""
         cdef uint32_t e = <uint32_t>(lo >> 52) - 1
         cdef uint64_t head = ALIAS
         if e >= self.segment.workers:
-            return
+            return 0
         # It may have begun there without our knowledge: then what was sent to it before lies here still.
         if self.segment.reserve_header(e, self.endpoint):
             self.catch_up(make_hi(self.segment.nonce, e, self.believed[e]), ld64_acquire(self.segment.ring_base(e, self.endpoint) + 128))
-        self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True)
+        return self.put(e, <uint32_t>(lo >> 36 & 0xFFFF), FORWARD, 0, &head, 8, body, True)
 
     cdef int take_alias(self, uint64_t lo, object body) except -1:
         cdef Ref ref
@@ -1619,10 +1619,19 @@ cdef class Scheduler:
         Returns what `guarded` was, for the end of it.
         """
         cdef int before = self.guarded
+        if not before:
+            self.guarded_at = pa_now()
         self.guarded = before or 1
         if self.tick is not None and not self.tick.armed:
             self.tick.arm(TICK_NS)
         return before
+
+    cdef bint guard_is_over(self, object frame) except -1:
+        """Whether what runs under `guard` has had its time: a module that is imported for it has more (a package broken off could not be imported again)."""
+        cdef int64_t took = self.ticked_at - self.guarded_at
+        if took < <int64_t>GRACE_TICKS * TICK_NS:
+            return False            # ticks that were late come at once
+        return took > <int64_t>IMPORT_TICKS * TICK_NS or self.tick.place(frame, self.base, NULL) != IN_IMPORT
 
     def clean_reason(self, reason):
         """A reason that can travel: itself where it is immutable, Encoded otherwise, a Crash where it can't be pickled."""
@@ -2889,9 +2898,11 @@ cdef class Scheduler:
                 self.tick.disarm()
             if self.guarded:
                 self.guarded += 1
-                if self.guarded > GRACE_TICKS and not self.collecting:
+                if self.guarded > GRACE_TICKS and not self.collecting and self.guard_is_over(frame):
                     self.guarded = 1        # what makes a reason of this has its own time
-                    raise TimeoutError("expected an exit reason, or a value in a process dictionary, to be pickled or unpickled in a second, and it wasn't")
+                    self.guarded_at = self.ticked_at
+                    raise TimeoutError("expected an exit reason, a value in a process dictionary, or a process that moves, to be pickled or unpickled "
+                                       "in a second, and it wasn't")
             return 0
         if self.tick.plain == 0 and p.flags & SYSTEM:
             self.tick.calibrate(self.base)
@@ -4248,8 +4259,9 @@ cdef class Scheduler:
             if p is None:
                 return 0            # it has ended, and said so
             if kind == RECALL:
-                p.flags |= MOVING
-                self.due_moves.append(p)
+                if not p.flags & FROZEN:        # a second order, while it waits for PAUSED
+                    p.flags |= MOVING
+                    self.due_moves.append(p)
             elif kind == DROP:
                 self.forget(p)
             elif kind == PAUSED:
@@ -4439,11 +4451,24 @@ cdef class Scheduler:
         # here: what the fence waits for was sent before the record under way.
         if e == self.endpoint or hi_incarnation(hi) != self.believed[e] or self.reading[e]:
             return 0
-        if position == 0xFFFFFFFFFFFFFFFFULL:
-            while self.drain_one(e):
-                pass
-        else:
-            self.drain_one(e, position)
+        # What is read has nothing to do with who runs, or whose end is being told (see `poll`).
+        running = self.current
+        behalf = self.behalf
+        behind = self.behind
+        if self.tick is not None:
+            self.current = None
+        self.behalf = None
+        self.behind = 0
+        try:
+            if position == 0xFFFFFFFFFFFFFFFFULL:
+                while self.drain_one(e):
+                    pass
+            else:
+                self.drain_one(e, position)
+        finally:
+            self.current = running
+            self.behalf = behalf
+            self.behind = behind
         return 0
 
     cdef int signal_forwarded(self, uint32_t e, Record *r) except -1:
