@@ -279,6 +279,14 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
             facts["message_queue_len"],
             extra={"event": kind, "pid": facts["pid"], "message_queue_len": facts["message_queue_len"]},
         )
+    elif kind == "stays":
+        text = "".join(traceback.format_exception_only(facts["error"])).rstrip()
+        _SCHEDULE.warning(
+            "process %r stays where it is: it can't be packed, or not unpacked on the other worker: %s",
+            facts["pid"],
+            text,
+            extra={"event": kind, "pid": facts["pid"], "reason": text},
+        )
     elif kind == "abandoned":
         _CRASHES.error(
             "process %r swallowed its kill (%s) again and again: its stack was abandoned. "

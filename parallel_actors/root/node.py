@@ -41,6 +41,8 @@ FREE, CLAIMED, LIVE, ENDED, DOWN = range(5)
 STARTING, RUNNING, STOPPING, STOPPED = range(4)
 # What STOP tells a worker: to end once it has no processes, to shut them down, to kill them. 3: the worker is killed.
 LEAVE, SHUT_DOWN, KILL, KILL_WORKER = range(4)
+# The second and third for who runs still on a worker that leaves: those that have moved away live on.
+_HASTE = 10
 
 # A slot's incarnation is part of every pid, in 16 bits: the last one is never passed.
 _LAST_INCARNATION = 65_534
@@ -52,6 +54,12 @@ _STATUS_TIMEOUT = 2.0
 _TICK = 0.1
 # Looks at the workers' clocks that are kept, one a tick: a second of them.
 _LOOKS = 11
+# Ticks between two looks at how much memory the workers use, and seconds after which one that was replaced for that is
+# looked at again: at first, and at most.
+_RSS_TICKS, _RSS_REST, _RSS_LONGEST_REST = 10, 30.0, 3600.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+# Turns of a relay before the root's own mail has its turn.
+_RELAY_TURNS = 64
 # Seconds after which a worker that doesn't turn, while others wait for it, shows its stack.
 _STUCK = 2.0
 # Seconds that a worker looks at its rings before it sleeps. A message between two that are awake takes a third of a
@@ -66,6 +74,25 @@ class Leaving:
     refs: list[Ref]  # who asked for it, and waits
     phase: int  # what it was told last
     deadline: float | None  # when it is told the next
+    replaced: bool = False  # whether another OS process goes on as the same worker
+
+
+@dataclass
+class Relay:
+    """The post office of a worker that has left: its processes run on others, and their pids lead here."""
+
+    index: int
+    incarnation: int
+    scheduler: Scheduler
+    again: bool = False  # whether it has more to do than one turn takes
+
+
+@dataclass
+class Rest:
+    """That a worker was replaced because it used too much memory."""
+
+    until: float  # when it is looked at again
+    seconds: float  # how long that is
 
 
 @dataclass
@@ -78,6 +105,7 @@ class Worker:
     pidfd: int
     ready: bool = False
     leaving: Leaving | None = None
+    post: bytes | None = None  # what it has handed over (`Scheduler.post_office`)
     turns: int = -1  # at the latest look,
     turned: float = 0.0  # the time at which they had changed,
     shown: bool = False  # and whether it was said that they don't any more
@@ -109,6 +137,9 @@ class Root:
         self.console = Console(prefix=options.prefix_output, urgent=self._urgent, log_fd=log_fd)
         self._watched = select.poll()
         self.workers: dict[int, Worker] = {}
+        self.relays: dict[int, Relay] = {}
+        self._rests: dict[int, Rest] = {}
+        self._ticks = 0
         self.stop_phase = 0
         self.failure: str | None = None
         self._to_start: set[int] = set()
@@ -180,7 +211,8 @@ class Root:
         """Whether something needs the root more than the output does."""
         return self.stop_phase > 0 or bool(self._watched.poll(0))
 
-    def _start_worker(self, index: int) -> None:
+    def _start_worker(self, index: int, post: bytes | None = None) -> None:
+        """post: what it goes on with, as the same incarnation."""
         incarnation, _ = self.segment.slot(index)
         if incarnation > _LAST_INCARNATION:
             self.console.note(f"worker {index} was replaced {incarnation} times: it isn't any more")
@@ -203,6 +235,7 @@ class Root:
             max_reports=self.options.max_reports,
             mailbox_limits=self.options.mailbox_limits(),
             forward_logs=self._log_fd is not None,
+            post=post,
         )
         process: Any = self._context.Process(
             target=boot.main,
@@ -225,6 +258,9 @@ class Root:
                 process.join(_STATUS_TIMEOUT)
                 code = process.exitcode     # it may have been killed before it could be watched
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN if code is None else code, DOWN)
+            elif post is not None:
+                # Nobody is there to go on with it: that is the end of those who have their home there.
+                self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN, DOWN)
             if index in self._adding:
                 self._give_up(index, str(error))
                 return
@@ -256,9 +292,17 @@ class Root:
     def _worker_ended(self, worker: Worker) -> None:
         self.scheduler.unwatch_fd(worker.pidfd)
         self._watched.unregister(worker.pidfd)
-        os.close(worker.pidfd)
         worker.process.join(_STATUS_TIMEOUT)
         code = worker.process.exitcode
+        if worker.leaving is not None:
+            # Whether it has handed over what must go on: that was its last word, and its turn comes after all others.
+            self.scheduler.read_to_end(worker.index)
+            api.send(self.pid, ("gone", worker.index, worker.incarnation, code))
+            return
+        self._worker_gone(worker, code)
+
+    def _worker_gone(self, worker: Worker, code: int | None) -> None:
+        os.close(worker.pidfd)
         if code is not None:
             worker.process.close()
         # The forkserver was killed: nobody can tell how its children end.
@@ -266,18 +310,26 @@ class Root:
         del self.workers[worker.index]
         os_pid = self.segment.os_pid(worker.index)
         leaving = worker.leaving
+        if leaving is not None and worker.post is not None:
+            self._end_guests(os_pid, cause)
+            self._hand_over(worker, leaving, worker.post)
+            return
         if leaving is not None and cause == 0:
             # Its processes have told their links and monitors themselves; what was made since came to dead ones.
             cause = CAUSE_LEFT
-        self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN if leaving is None else FREE)
-        for guest in range(self.segment.root + 1, self.segment.endpoints):
-            incarnation, state = self.segment.slot(guest)
-            if state in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid:
-                self._endpoint_ended(guest, incarnation, cause, FREE)
+        replaced = leaving is None or leaving.replaced
+        if leaving is not None and replaced:
+            self.segment.set_leaving(worker.index, False)
+        self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN if replaced else FREE)
+        self._end_guests(os_pid, cause)
         if self.stop_phase:
             self._continue_stop()
             return
-        if leaving is not None:
+        if leaving is not None and replaced and cause == CAUSE_LEFT:
+            self.console.note(f"worker {worker.index} is empty, and replaced")
+            self._start_worker(worker.index)
+            return
+        if leaving is not None and not replaced:
             for ref in leaving.refs:
                 self._answer(ref, True, None)
             return
@@ -290,6 +342,57 @@ class Root:
                 return
         self.console.note(f"worker {worker.index} {_describe(cause)}; it is replaced")
         self._start_worker(worker.index)
+
+    def _end_guests(self, os_pid: int, cause: int) -> None:
+        """Threads of a dead OS process that were guests."""
+        for guest in range(self.segment.root + 1, self.segment.endpoints):
+            incarnation, state = self.segment.slot(guest)
+            if state in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid:
+                self._endpoint_ended(guest, incarnation, cause, FREE)
+
+    def _hand_over(self, worker: Worker, leaving: Leaving, post: bytes) -> None:
+        """A worker has left whose processes run on others: somebody else forwards what comes for them."""
+        index = worker.index
+        if leaving.replaced and not self.stop_phase:
+            self.console.note(f"worker {index} was drained; another OS process goes on as worker {index}")
+            self.segment.set_leaving(index, False)
+            self._start_worker(index, post)
+            return
+        self.segment.set_os_pid(index, os.getpid())
+        scheduler = Scheduler(self.segment, index, worker.incarnation, "relay")
+        scheduler.on_report = self._report
+        scheduler.limit = self.scheduler.limit
+        scheduler.take_over(post, self.scheduler)
+        relay = self.relays[index] = Relay(index, worker.incarnation, scheduler)
+        self.scheduler.watch_fd(scheduler.epoll_fd(), lambda: self._attend(relay))
+        if self.stop_phase:
+            scheduler.stop_here(min(self.stop_phase, KILL))
+        self._attend(relay)
+        for ref in leaving.refs:
+            self._answer(ref, True, None)
+        if self.stop_phase:
+            self._continue_stop()
+
+    def _attend(self, relay: Relay) -> None:
+        """Let a relay forward what has come; it has left when nobody is left whose home it is."""
+        if self.relays.get(relay.index) is not relay:
+            return
+        relay.again = False
+        for _ in range(_RELAY_TURNS):
+            relay.scheduler.attend()
+            if relay.scheduler.rest():
+                break
+        else:
+            relay.again = True
+            api.send(self.pid, ("attend", relay.index))
+        if relay.scheduler.posts == 0 and not relay.again:
+            self._close_relay(relay)
+            self._endpoint_ended(relay.index, relay.incarnation, CAUSE_LEFT, FREE)
+
+    def _close_relay(self, relay: Relay) -> None:
+        del self.relays[relay.index]
+        self.scheduler.unwatch_fd(relay.scheduler.epoll_fd())
+        relay.scheduler.close()
 
     def _endpoint_ended(self, endpoint: int, incarnation: int, cause: int, state: int) -> None:
         """Everything that one death needs, in one go (docs/internals.md, "Epochs"): count up, free names, announce."""
@@ -346,6 +449,18 @@ class Root:
                 self._add(ref)
             case ("remove_worker", ref, index, timeout):
                 self._remove(ref, index, timeout)
+            case ("handover", index, incarnation, post):
+                worker = self.workers.get(index)
+                if worker is not None and worker.incarnation == incarnation:
+                    worker.post = post
+            case ("gone", index, incarnation, code):
+                worker = self.workers.get(index)
+                if worker is not None and worker.incarnation == incarnation:
+                    self._worker_gone(worker, code)
+            case ("attend", index):
+                relay = self.relays.get(index)
+                if relay is not None:
+                    self._attend(relay)
             case ("worker_loads", ref):
                 self._answer(ref, True, self._loads())
             case ("bye", _, _):
@@ -422,7 +537,7 @@ class Root:
         leaving.phase += 1
         leaving.deadline = now + (self.options.stop_timeout if leaving.phase == SHUT_DOWN else 1.0)
         if leaving.phase < KILL_WORKER:
-            self.scheduler.order_stop(worker.index, leaving.phase)
+            self.scheduler.order_stop(worker.index, _HASTE + leaving.phase)
         else:
             leaving.deadline = None
             self.console.note(f"worker {worker.index} was told to leave and doesn't end: it is killed")
@@ -463,6 +578,10 @@ class Root:
             else:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        if phase < 3:
+            for relay in list(self.relays.values()):
+                relay.scheduler.stop_here(phase)
+                self._attend(relay)
         self._deadline = time.monotonic() + (self.options.stop_timeout if phase == 1 else 1.0)
         self._continue_stop()
 
@@ -481,9 +600,41 @@ class Root:
             self._watch_turns(worker)
             if worker.leaving is not None and not self.stop_phase:
                 self._hasten(worker, worker.leaving)
+        for relay in list(self.relays.values()):
+            self._attend(relay)
+        self._ticks += 1
+        if self.options.max_worker_rss is not None and self._ticks % _RSS_TICKS == 0 and not self.stop_phase:
+            self._watch_memory(self.options.max_worker_rss)
         self._looks.append((time.monotonic(), self._awake()))
         if self._deadline is not None and self.stop_phase < 3 and time.monotonic() >= self._deadline:
             self.stop(self.stop_phase + 1)
+
+    def _watch_memory(self, limit: int) -> None:
+        """A worker that uses more memory than it may is drained, and another OS process goes on in its place; one at a time."""
+        now = time.monotonic()
+        staying = [index for index, worker in self.workers.items() if worker.ready and worker.leaving is None]
+        if len(staying) < 2 or any(worker.leaving is not None for worker in self.workers.values()):
+            return
+        for index in staying:
+            worker = self.workers[index]
+            rest = self._rests.get(index)
+            if rest is not None and now < rest.until:
+                continue
+            used = _memory(self.segment.os_pid(index))
+            if used <= limit:
+                continue
+            # It was replaced, and is too large at the first look after that: so the limit may be too low.
+            early = rest is not None and now < rest.until + rest.seconds
+            seconds = min(2 * rest.seconds, _RSS_LONGEST_REST) if rest is not None and early else _RSS_REST
+            self._rests[index] = Rest(now + seconds, seconds)
+            text = f"worker {index} uses {used:,} bytes of memory, more than max_worker_rss ({limit:,}): it is drained"
+            if early:
+                text += f". It was so a short while ago: it is left alone for {seconds:.0f} s from now on; is that limit too low?"
+            self.console.note(text)
+            self.segment.set_leaving(index, True)
+            worker.leaving = Leaving([], LEAVE, None, replaced=True)
+            self.scheduler.order_stop(index, LEAVE)
+            return
 
     def _watch_turns(self, worker: Worker) -> None:
         """A worker that doesn't turn sits in a native call, say. If a process of it is to end, it is killed (S1.10)."""
@@ -513,6 +664,8 @@ class Root:
             self.scheduler.stop_here(1)
 
     def _close(self) -> None:
+        for relay in list(self.relays.values()):
+            self._close_relay(relay)
         for worker in self.workers.values():
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
@@ -537,6 +690,16 @@ class Inherited:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return boot.inherit, (reduction.DupFd(self.fd),)
+
+
+def _memory(pid: int) -> int:
+    """Bytes of memory that an OS process has for itself; 0: it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            _, resident, shared, *_ = file.read().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(resident) - int(shared)) * _PAGE
 
 
 def _describe(cause: int) -> str:
