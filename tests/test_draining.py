@@ -246,7 +246,7 @@ def test_supervised_servers_live_through_a_removal(node: pa.ActorSystem) -> None
 
 class Nursery(pa.Supervisor):
     def init(self) -> Any:
-        return pa.Ok(pa.SupFlags(), [pa.child(Counter, name="nursling")])
+        return self.supervise([pa.child(Counter, name="nursling")])
 
 
 def test_a_stop_with_processes_whose_homes_have_left() -> None:

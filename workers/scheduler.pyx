@@ -258,6 +258,7 @@ cdef enum:
     LEAVE_NS = 5_000_000            # between two looks at who is here still
     ASK_NS = 1_000_000_000          # after which a home is asked again to take a process away
     FRESH = 256                     # processes that are remembered for later exports
+    ONCE_MORE = 1                   # flag of KEEP: another worker may take it
     HASTE = 10                      # phases of STOP above it are for who runs still where a worker leaves
     LEFT = 1 << 20                  # causes of WDOWN beside an exit code and -signal: a guest's thread ended,
     UNKNOWN = 1 << 21               # nobody can tell
@@ -4319,8 +4320,8 @@ cdef class Scheduler:
             else:
                 self.restore_timers(p)
                 self.thaw(p)
-                if self.leaving:
-                    self.asked_away[p.pid] = pa_now() + ASK_NS
+                if self.leaving and not r.flags & ONCE_MORE:
+                    self.stayers.add((p.pid.hi, p.pid.lo))
             return 0
         p = self.find(head.a)
         if p is None:
@@ -5125,7 +5126,7 @@ cdef class Scheduler:
         place.next_host = -1
         if place.incarnation < self.believed[place.host]:
             return self.end_lost([p], place.host, place.incarnation, WorkerDown(place.host))
-        self.put(place.host, place.incarnation, KEEP, 0, &lo, 8, None, False)
+        self.put(place.host, place.incarnation, KEEP, ONCE_MORE if isinstance(error, NoProc) else 0, &lo, 8, None, False)
         self.release_held(p)
         return self.moved(lo, error)
 
@@ -5193,11 +5194,15 @@ cdef class Scheduler:
             extra.place = Place()
         extra.place.fences = fences or None
         extra.place.timers = timers
+        # What it knows of deaths is its home's knowledge, also where a relay passes it on.
+        believed = (<char *>self.believed)[:self.segment.endpoints * sizeof(uint32_t)]
+        if p.pid.hi != self.hi:
+            known = extra.place.believed or [0] * self.segment.endpoints
+            believed = struct.pack(f"={len(known)}I", *known)
         control = self.codec.encode((
             p.flags & MOVES_ALONG, p.priority, p.lineage, extra.name, self.link_counter,
             [(pid, (<Link>link).own, (<Link>link).peer) for pid, link in extra.links.items()], list(extra.watchers.items()),
-            list(extra.monitors.items()), list(fences.items()), timers,
-            (<char *>self.believed)[:self.segment.endpoints * sizeof(uint32_t)]))
+            list(extra.monitors.items()), list(fences.items()), timers, believed))
         return len(control).to_bytes(8, "little") + control
 
     def leave_timer(self, uint64_t hi, uint64_t lo, int64_t due, Pid pid):

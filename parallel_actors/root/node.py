@@ -509,6 +509,11 @@ class Root:
             known = ", ".join(map(str, there))
             text = f"expected the number of one of this system's workers ({known}), got {index}"
             self._answer(ref, False, ("value", text))
+        elif index in self.workers and (leaving := self.workers[index].leaving) is not None and leaving.replaced:
+            # It is being drained, to be replaced: that it isn't, then.
+            leaving.replaced = False
+            leaving.refs.append(ref)
+            leaving.deadline = None if timeout is None else time.monotonic() + timeout
         elif index not in staying:
             self._answer(ref, False, ("value", f"expected a worker that stays, got {index}, which is leaving already"))
         elif len(staying) == 1:
@@ -533,6 +538,10 @@ class Root:
         """A worker that was told to leave, and hasn't in time: the next phase."""
         now = time.monotonic()
         if leaving.deadline is None or now < leaving.deadline:
+            return
+        if leaving.phase == KILL and self.segment.load(worker.index)[0] == 0 and not self.segment.end_due(worker.index):
+            # Nobody is there who could be killed: it waits for a host's word. Killed, it would take those along that have moved.
+            leaving.deadline = now + 1.0
             return
         leaving.phase += 1
         leaving.deadline = now + (self.options.stop_timeout if leaving.phase == SHUT_DOWN else 1.0)
