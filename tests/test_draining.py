@@ -17,8 +17,10 @@ import pytest
 import parallel_actors as pa
 from draining import Counter, Stubborn, keep_calling, never_end
 from leaks import eventually
+from movables import WORKERS as STORM_WORKERS
+from movables import Listener, Talker, call_about, is_report, move_about
 from parallel_actors.workers.api import migrate
-from puppets import WAIT, Puppet, Witness, get, park, puppet
+from puppets import WAIT, Puppet, Witness, get, mail, park, puppet
 
 WORKERS = 3
 
@@ -313,6 +315,100 @@ def test_many_kills_while_a_worker_leaves(node: pa.ActorSystem, seed: int) -> No
     chance = random.Random(seed)
     for _ in range(50):
         die_in_between(node, chance)
+
+
+# --- under load -------------------------------------------------------------------------------------------------------
+
+
+def storm(system: pa.ActorSystem, chance: random.Random, kills: bool) -> tuple[int, int]:
+    """Everybody talks and moves while the home of half of them is removed, and then a host dies. (messages, deaths)."""
+    here = pa.self_()
+    home = system.add_worker()
+    places = [home, 0, home, 1, home, 2]
+    listeners = [pa.options(worker=place).start(Listener) for place in places]
+    talkers = [pa.options(worker=place).start(Talker, listeners) for place in places]
+    for listener in listeners:
+        for talker in talkers:
+            pa.send(listener, ("watch", talker))
+            pa.send(talker, ("watch", listener))
+    watches = {pa.monitor(pid): pid for pid in (*listeners, *talkers)}
+    for talker in talkers:
+        pa.send(talker, "go")
+    helpers = [
+        pa.options(worker=place).spawn_monitor(f, pids, here, 0.8, chance.randrange(1 << 30))
+        for place in range(STORM_WORKERS)
+        for f, pids in ((move_about, [*listeners, *talkers]), (call_about, listeners))
+    ]
+    pa.sleep(chance.uniform(0, 0.3))
+    system.remove_worker(home, timeout=None)
+    pa.sleep(chance.uniform(0, 0.2))
+    victim = chance.randrange(STORM_WORKERS)
+    former = system.worker_pids[victim]
+    if kills:
+        os.kill(former, signal.SIGKILL)
+    for _, ref in helpers:
+        down = pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=4 * WAIT)
+        assert down.reason in ("normal", pa.WorkerDown(victim, signal.SIGKILL), "noproc"), down
+    if kills:
+        eventually(lambda: system.worker_pids[victim] not in (0, former), "the host is replaced")
+    while (report := pa.receive(is_report, timeout=0, default=None)) is not None:
+        assert [] == report[3]
+    living = [pid for pid in (*listeners, *talkers) if pa.is_alive(pid)]
+    downs = [pa.receive(pa.Down, timeout=WAIT) for _ in range(len(watches) - len(living))]
+    for down in downs:
+        assert down.pid == watches.pop(down.ref)
+        # Its home may have heard of that when a move was over only; and a status can be late.
+        assert isinstance(down.reason, pa.WorkerDown)
+        assert victim == down.reason.worker
+    ends = {talker: pa.call(talker, "end", timeout=WAIT) for talker in talkers if talker in living}
+    messages = 0
+    for listener in listeners:
+        if listener not in living:
+            continue
+        eventually(
+            lambda: ends.items() <= pa.call(listener, "state", timeout=WAIT)["ends"].items(),  # noqa: B023
+            "the last words are here",
+        )
+        eventually(
+            lambda: pa.call(listener, "state", timeout=WAIT)["downs"] == len(talkers) - len(ends),  # noqa: B023
+            "the Downs are here",
+        )
+        state = pa.call(listener, "state", timeout=WAIT)
+        assert [] == state["faults"]
+        messages += state["messages"]
+    for pid in pa.processes():
+        if pid != here:
+            pa.exit(pid, "kill")
+    eventually(lambda: pa.processes() == [here], "all are gone")
+    mail()
+    eventually(lambda: _adds(system) == home, "the place of the removed one is free again")
+    system.remove_worker(home)
+    return messages, len(downs)
+
+
+def _adds(system: pa.ActorSystem) -> int | None:
+    try:
+        return system.add_worker()
+    except pa.ActorError:
+        return None  # all places are taken
+
+
+def storms(rounds: int, chance: random.Random) -> None:
+    with pa.ActorSystem(workers=STORM_WORKERS, max_workers=STORM_WORKERS + 1, max_reports=2) as system:
+        for number in range(rounds):
+            messages, deaths = storm(system, chance, number % 2 == 1)
+            assert messages > 0
+            assert number % 2 == 1 or deaths == 0
+
+
+def test_a_home_leaves_while_everybody_talks_and_moves() -> None:
+    storms(2, random.Random(7))
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("seed", range(8))
+def test_many_homes_leave_while_everybody_talks_and_moves(seed: int) -> None:
+    storms(20, random.Random(seed))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -313,6 +313,7 @@ cdef class Scheduler:
     cdef list late_ends             # (hi, lo, passed) of ENDED that wait until what they have sent can be read
     cdef dict moves                 # lo -> Move: of our processes
     cdef list due_moves             # Processes that are to be moved, or packed, when they can be
+    cdef list arrivals              # [(kind, endpoint, its incarnation, bytes)]: packed processes that wait for the next turn
     cdef list leavers               # of a worker that leaves: Processes that are to be sent away at this look,
     cdef int64_t leavers_at         # when the next look is due,
     cdef set stayers                # (hi, lo) of those that can't be packed,
@@ -489,6 +490,8 @@ cdef class Scheduler:
     cdef int least_loaded(self, int not_this) noexcept
     cdef uint32_t coming_to(self, uint32_t e) noexcept
     cdef int send_away(self) except -1
+    cdef int take_arrivals(self) except -1
+    cdef int turn_down(self, uint32_t e, uint64_t lo) except -1
     cdef bytes post_office(self)
     cdef int pass_on(self, Process p, Record *r) except -1
     cdef int passed(self, Process p) except -1

@@ -593,6 +593,7 @@ cdef class Scheduler:
         self.late_ends = []
         self.moves = {}
         self.due_moves = []
+        self.arrivals = []
         self.leavers = []
         self.stayers = set()
         self.asked_away = {}
@@ -2679,6 +2680,8 @@ cdef class Scheduler:
             self.turn += 1
             if self.segment.any_dirty(self.endpoint) or self.again_count or self.backlog or self.turn & 15 == 0:
                 self.poll(0)
+            if self.arrivals:
+                self.take_arrivals()
             if self.leaving and not self.stopping:
                 self.send_away()
             if self.due_moves:
@@ -2965,7 +2968,7 @@ cdef class Scheduler:
                 self.age_profile(now)
             if self.collect_due:
                 self.collect_garbage()
-            if self.queue_length == 0 and (self.due_moves or self.leaving and now >= self.leavers_at):
+            if self.queue_length == 0 and (self.due_moves or self.arrivals or self.leaving and now >= self.leavers_at):
                 self.interrupt()
         finally:
             self.current = p
@@ -4301,7 +4304,11 @@ cdef class Scheduler:
             p = self.find(head.a)       # it has come home
             return 0 if p is None else self.fire_gone(p, None)
         if kind == ARRIVE:
-            return self.arrive(e, r)
+            # Unpacked between two turns: here somebody may be in the middle of an import. All that comes for it is held until we answer.
+            if self.role == "relay":
+                return self.turn_down(e, head.a)
+            self.arrivals.append((ARRIVE, e, self.believed[e], <bytes>r.body[:r.size]))
+            return 0
         if kind == RECALL or kind == DROP or kind == KEEP or kind == PAUSED:
             some = self.foreign[e]
             p = <Process>(<dict>some).get(head.a) if some else None
@@ -4389,7 +4396,33 @@ cdef class Scheduler:
             if self.role == "relay":
                 self.pass_on(p, r)
             else:
-                self.unpack_home(p, r)
+                self.arrivals.append((PACKED, e, self.believed[e], <bytes>r.body[:r.size]))
+        return 0
+
+    cdef int take_arrivals(self) except -1:
+        """Unpack those that have come."""
+        cdef Process p
+        cdef Record r
+        cdef uint64_t lo
+        cdef bytes body
+        cdef uint32_t e
+        waiting = self.arrivals
+        self.arrivals = []
+        for kind, e, incarnation, body in waiting:
+            if incarnation != self.believed[e]:
+                continue            # a dead home; or a dead host, whose stubs have ended
+            r.kind = kind
+            r.flags = 0
+            r.aux = 0
+            r.body = <const uint8_t *><const char *>body
+            r.size = len(body)
+            if kind == ARRIVE:
+                self.arrive(e, &r)
+                continue
+            memcpy(&lo, r.body, 8)
+            p = self.find(lo)
+            if p is not None and p.flags & AWAY and p.extra.place.host == e and p.extra.place.held is not None:
+                self.unpack_home(p, &r)
         return 0
 
     cdef object error_in(self, Record *r):
@@ -4898,7 +4931,7 @@ cdef class Scheduler:
     # -- a worker that leaves
 
     cdef bint nobody_here(self) noexcept:
-        return self.process_count == self.away_count and self.foreign_count == 0 and self.exiting == 0
+        return self.process_count == self.away_count and self.foreign_count == 0 and self.exiting == 0 and not self.arrivals
 
     cdef int least_loaded(self, int not_this) noexcept:
         """The worker with the fewest processes among those that stay; -1: there is none."""
@@ -4979,7 +5012,7 @@ cdef class Scheduler:
         cdef uint32_t e, n = self.segment.endpoints
         if self.backlog:
             self.flush()
-        if (self.backlog or self.arriving or self.late_ends or self.owing or self.flow_waiting or self.due_moves or self.moves or self.exports.used
+        if (self.backlog or self.arriving or self.late_ends or self.owing or self.flow_waiting or self.due_moves or self.moves or self.arrivals or self.exports.used
                 or self.segment.any_dirty(self.endpoint)):
             return None
         for p in self.table.values():
@@ -5099,10 +5132,17 @@ cdef class Scheduler:
         cdef int target = -1 if move is None else move.target
         if target < 0 or self.segment.state(target) != SLOT_LIVE or self.segment.is_leaving(target) or self.stopping:
             return self.not_passed(p, NoProc(f"worker {target} isn't there (any more)", reason=NOPROC))
+        if <uint32_t>target == place.host:
+            return self.not_passed(p, None)         # the order was changed: it is there
         place.next_host = target
         place.next_incarnation = self.segment.incarnation(target)
         self.passing[lo] = p
         return self.put(place.next_host, place.next_incarnation, ARRIVE, 0, &lo, 8, <bytes>r.body[8:r.size], False)
+
+    cdef int turn_down(self, uint32_t e, uint64_t lo) except -1:
+        """A process of `e` was sent to a worker that has left."""
+        error = self.encoded_error(NoProc(f"worker {self.endpoint} has left", reason=NOPROC))
+        return self.put(e, self.believed[e], REJECTED, 0, &lo, 8, error, False)
 
     cdef int passed(self, Process p) except -1:
         """It runs where it was sent on to."""
@@ -5126,7 +5166,7 @@ cdef class Scheduler:
         place.next_host = -1
         if place.incarnation < self.believed[place.host]:
             return self.end_lost([p], place.host, place.incarnation, WorkerDown(place.host))
-        self.put(place.host, place.incarnation, KEEP, ONCE_MORE if isinstance(error, NoProc) else 0, &lo, 8, None, False)
+        self.put(place.host, place.incarnation, KEEP, ONCE_MORE if error is None or isinstance(error, NoProc) else 0, &lo, 8, None, False)
         self.release_held(p)
         return self.moved(lo, error)
 
@@ -5281,12 +5321,6 @@ cdef class Scheduler:
         cdef bytes data = <bytes>r.body[8:r.size]
         memcpy(&lo, r.body, 8)
         p = self.add_foreign(hi, lo, CALLBACK, 0)
-        if self.role == "relay":
-            self.tell_home(p, REJECTED, 0, 0, 0, self.encoded_error(TypeError(f"expected a worker that runs processes, got {self.endpoint}, which has left")))
-            self.remove_foreign(p)
-            p.pid.process = None
-            p.state = DEAD
-            return 0
         try:
             mail = self.unpack(p, data)
         except Exception as error:
