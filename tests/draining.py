@@ -1,4 +1,4 @@
-"""Servers that must not notice that their worker leaves; no imports of test modules, so that others load them in no time."""
+"""Servers that must not notice that their worker leaves; no imports of test modules: others load them in no time."""
 
 from __future__ import annotations
 

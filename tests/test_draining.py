@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import random
 import signal
@@ -123,11 +123,26 @@ def test_timers_hold_through_a_removal(node: pa.ActorSystem) -> None:
     for_itself = told(clock, pa.send_after, 0.3, clock, "own")
     dropped = told(clock, pa.send_after, 60, pa.self_(), "never")
     node.remove_worker(index)
-    assert 0 < pa.cancel_timer(dropped) < 60
+    left = pa.cancel_timer(dropped)
+    assert left is not None
+    assert 0 < left < 60
     assert "ring" == get()
     eventually(lambda: notes_of(clock) == ["own"], "its own timer fires")
     assert for_me != for_itself
     pa.exit(clock, "kill")
+
+
+def test_timers_of_those_who_were_guests_there(node: pa.ActorSystem) -> None:
+    index = node.add_worker()
+    pid = counter(0)
+    migrate(pid, index)
+    dropped = told(pid, pa.send_after, 60, pa.self_(), "never")
+    told(pid, pa.send_after, 0.3, pa.self_(), "ring")
+    node.remove_worker(index)
+    assert pa.cancel_timer(dropped) is not None
+    assert "ring" == get()
+    eventually(lambda: _adds(node) == index, "the place is free when the last timer is over")
+    node.remove_worker(index)
 
 
 def test_processes_move_on_after_their_home_has_left(node: pa.ActorSystem) -> None:
@@ -296,10 +311,8 @@ def die_in_between(system: pa.ActorSystem, chance: random.Random) -> None:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it has left
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has left
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -319,6 +319,7 @@ cdef class Scheduler:
     cdef set stayers                # (hi, lo) of those that can't be packed,
     cdef dict asked_away            # and Pid -> when its home is asked again
     cdef Process interrupter        # whose turn makes a process that computes give way
+    cdef set kept_timers            # of a relay: (hi, lo) of the timers that were started there
     cdef dict passing               # of a relay: lo -> stub that was sent on
     cdef readonly bytes post        # what somebody else goes on with, where this worker has left and its processes live elsewhere; or None
     cdef dict moved_timers          # (hi, lo) -> Pid with which a timer has moved away

@@ -598,6 +598,7 @@ cdef class Scheduler:
         self.stayers = set()
         self.asked_away = {}
         self.passing = {}
+        self.kept_timers = set()
         self.moved_timers = {}
         self.outboxes = [None] * n
         self.inboxes = [None] * n
@@ -2708,9 +2709,10 @@ cdef class Scheduler:
                     # Whoever chose this worker before it was said that it leaves may have put its SPAWN into a ring meanwhile.
                     self.poll(0)
                     if self.nobody_here() and not self.unborn and not self.again_count:
-                        if self.away_count:
-                            self.post = self.post_office()
-                        if not self.away_count or self.post is not None:
+                        if not self.away_count and not self.ref_timers:
+                            return None
+                        self.post = self.post_office()
+                        if self.post is not None:
                             return None
             if self.exports is not None and not self.stopping and not self.leaving:
                 p = self.steal()
@@ -5106,6 +5108,7 @@ cdef class Scheduler:
             self.timers = root.timers
             self.ref_timers = root.ref_timers
             self.moved_timers = root.moved_timers
+            self.kept_timers = {(hi, number) for hi, number, _, _, _, _, _ in timers}
         for hi, number, due, period, dest, is_ref, message in timers:
             if type(dest) is not str:
                 dest = new_ref(dest[0], dest[1]) if is_ref else new_pid(dest[0], dest[1])
@@ -5120,8 +5123,10 @@ cdef class Scheduler:
 
     @property
     def posts(self):
-        """Processes of ours that run elsewhere, and what else keeps a relay from its end."""
-        return len(self.table) + len(self.relayed) + len(self.unborn) + self.backlog + self.again_count
+        """How many processes of ours run elsewhere, and timers of theirs and others that may be cancelled, and what else keeps a relay from its end."""
+        if not self.table and self.kept_timers:
+            self.kept_timers = {which for which in self.kept_timers if which in self.ref_timers}
+        return len(self.table) + len(self.relayed) + len(self.unborn) + len(self.kept_timers) + self.backlog + self.again_count
 
     # A relay unpacks nothing: what one host has packed goes to the next one as it is.
 

@@ -3,7 +3,9 @@
 One thread drives it: its scheduler's loop (the root is an endpoint like any other), which also waits for the workers'
 pidfds and for whatever `watch` adds. The flow of a worker's life: `_start_worker` -> ("ready") -> its pidfd ->
 `_worker_ended` -> names freed, slot counted up, death announced -> `_start_worker` again, unless the node stops or the
-worker was told to leave (`_remove`): then its slot is free for the next one that is added (`_add`).
+worker was told to leave (`_remove`): then its slot is free for the next one that is added (`_add`). One that leaves
+while its processes live on elsewhere has sent "handover" before: `_hand_over` makes a `Relay` of it, or starts its
+successor.
 """
 
 from __future__ import annotations
@@ -256,7 +258,7 @@ class Root:
                 # It runs, or ran, but can't be watched. What it may have done was done as this incarnation.
                 process.kill()
                 process.join(_STATUS_TIMEOUT)
-                code = process.exitcode     # it may have been killed before it could be watched
+                code = process.exitcode  # it may have been killed before it could be watched
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN if code is None else code, DOWN)
             elif post is not None:
                 # Nobody is there to go on with it: that is the end of those who have their home there.
@@ -540,7 +542,7 @@ class Root:
         if leaving.deadline is None or now < leaving.deadline:
             return
         if leaving.phase == KILL and self.segment.load(worker.index)[0] == 0 and not self.segment.end_due(worker.index):
-            # Nobody is there who could be killed: it waits for a host's word. Killed, it would take those along that have moved.
+            # Nobody is there who could be killed: it waits for a host's word. Killed, it would take along who has moved.
             leaving.deadline = now + 1.0
             return
         leaving.phase += 1
@@ -619,7 +621,7 @@ class Root:
             self.stop(self.stop_phase + 1)
 
     def _watch_memory(self, limit: int) -> None:
-        """A worker that uses more memory than it may is drained, and another OS process goes on in its place; one at a time."""
+        """Drain a worker that uses more memory than it may; another OS process goes on in its place. One at a time."""
         now = time.monotonic()
         staying = [index for index, worker in self.workers.items() if worker.ready and worker.leaving is None]
         if len(staying) < 2 or any(worker.leaving is not None for worker in self.workers.values()):
@@ -638,7 +640,7 @@ class Root:
             self._rests[index] = Rest(now + seconds, seconds)
             text = f"worker {index} uses {used:,} bytes of memory, more than max_worker_rss ({limit:,}): it is drained"
             if early:
-                text += f". It was so a short while ago: it is left alone for {seconds:.0f} s from now on; is that limit too low?"
+                text += f", and was so a short while ago: it is left alone for {seconds:.0f} s; is the limit too low?"
             self.console.note(text)
             self.segment.set_leaving(index, True)
             worker.leaving = Leaving([], LEAVE, None, replaced=True)
