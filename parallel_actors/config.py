@@ -258,8 +258,8 @@ class Options:
     max_worker_rss: int | None = None
     """Bytes of memory that a worker may use (what it shares with others isn't counted). One that uses more is drained:
     its callback processes move to other workers, the others are waited for until they end; then another OS process goes
-    on in its place. Looked at about once a second, one worker at a time; nothing is done where there is one worker only,
-    or where one was replaced less than half a minute ago. None: no limit."""
+    on in its place. Looked at about once a second, one worker at a time; nothing is done where there is one worker
+    alone, or where one was replaced less than half a minute ago. None: no limit."""
 
     pin: bool | None = None
     """Bind each worker to a core of its own. None: no."""

@@ -19,7 +19,9 @@ from draining import Counter, Stubborn, keep_calling, never_end
 from leaks import eventually
 from movables import WORKERS as STORM_WORKERS
 from movables import Listener, Talker, call_about, is_report, move_about
+from parallel_actors.root.node import FREE
 from parallel_actors.workers.api import migrate
+from parallel_actors.workers.scheduler import current_scheduler
 from puppets import WAIT, Puppet, Witness, get, mail, park, puppet
 
 WORKERS = 3
@@ -50,6 +52,12 @@ def told(pid: pa.Pid, function: Any, *args: Any) -> Any:
 def notes_of(pid: pa.Pid) -> list[Any]:
     found: list[Any] = pa.call(pid, "notes", timeout=WAIT)
     return found
+
+
+def is_free(worker: int) -> bool:
+    scheduler = current_scheduler()
+    assert scheduler is not None
+    return scheduler.segment.slot(worker)[1] == FREE
 
 
 def gone(pid: int) -> bool:
@@ -112,8 +120,7 @@ def test_names_links_and_monitors_hold_through_a_removal(node: pa.ActorSystem) -
     assert {pa.Exit(pid, "done") for pid in ends} == {linked.do(get) for _ in ends}
     assert "done" == Puppet.reason_of(late)
     assert [None] * 3 == [pa.whereis(f"kept {number}") for number in range(3)]
-    assert index == node.add_worker()  # the last of them has ended: the place is free again
-    node.remove_worker(index)
+    eventually(lambda: is_free(index), "the last of them has ended: the place is free again")
 
 
 def test_timers_hold_through_a_removal(node: pa.ActorSystem) -> None:
@@ -141,8 +148,7 @@ def test_timers_of_those_who_were_guests_there(node: pa.ActorSystem) -> None:
     node.remove_worker(index)
     assert pa.cancel_timer(dropped) is not None
     assert "ring" == get()
-    eventually(lambda: _adds(node) == index, "the place is free when the last timer is over")
-    node.remove_worker(index)
+    eventually(lambda: is_free(index), "the place is free when the last timer is over")
 
 
 def test_processes_move_on_after_their_home_has_left(node: pa.ActorSystem) -> None:
@@ -394,16 +400,8 @@ def storm(system: pa.ActorSystem, chance: random.Random, kills: bool) -> tuple[i
             pa.exit(pid, "kill")
     eventually(lambda: pa.processes() == [here], "all are gone")
     mail()
-    eventually(lambda: _adds(system) == home, "the place of the removed one is free again")
-    system.remove_worker(home)
+    eventually(lambda: is_free(home), "the place of the removed one is free again")
     return messages, len(downs)
-
-
-def _adds(system: pa.ActorSystem) -> int | None:
-    try:
-        return system.add_worker()
-    except pa.ActorError:
-        return None  # all places are taken
 
 
 def storms(rounds: int, chance: random.Random) -> None:

@@ -542,7 +542,7 @@ class Root:
         if leaving.deadline is None or now < leaving.deadline:
             return
         if leaving.phase == KILL and self.segment.load(worker.index)[0] == 0 and not self.segment.end_due(worker.index):
-            # Nobody is there who could be killed: it waits for a host's word. Killed, it would take along who has moved.
+            # Nobody is there who could be killed: it waits for a host's word. Its death would be that of who has moved.
             leaving.deadline = now + 1.0
             return
         leaving.phase += 1
