@@ -264,6 +264,12 @@ class Options:
     mailbox_policy: str = "suspend"
     """What becomes of a message that such a limit has no room for: suspend, fail, drop_newest or drop_oldest."""
 
+    max_worker_rss: int | None = None
+    """Bytes of memory that a worker may use (what it shares with others isn't counted). One that uses more is drained:
+    its callback processes move to other workers, the others are waited for until they end; then another OS process goes
+    on in its place. Looked at about once a second, one worker at a time; nothing is done where there is one worker
+    alone, or where one was replaced less than half a minute ago. None: no limit."""
+
     pin: bool | None = None
     """Bind each worker to a core of its own. None: no."""
 
@@ -306,6 +312,7 @@ class Settings(TypedDict, total=False):
     max_reports: int | None
     max_mailbox: int | None
     max_mailbox_bytes: int | None
+    max_worker_rss: int | None
     mailbox_policy: str | None
     forward_logs: bool | None
     pin: bool | None
@@ -327,6 +334,7 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "max_reports": _whole_number(0, 1_000_000),
     "max_mailbox": _whole_number(1, 2**62 - 1),
     "max_mailbox_bytes": _whole_number(1, 2**62 - 1),
+    "max_worker_rss": _whole_number(1, 2**62 - 1),
     "mailbox_policy": _policy,
     "forward_logs": _flag,
     "pin": _flag_or_auto,

@@ -2,7 +2,8 @@
 
     add_worker() -> ("add_worker", ref) to the root -> a free slot, `_start_worker` -> "ready" -> (ref, True, index)
     remove_worker(1) -> ("remove_worker", ref, 1, timeout) to the root -> the slot's flag "leaving": nobody is placed
-        there any more -> STOP with phase 0 to the worker -> it ends when it has no processes -> (ref, True, None)
+        there any more -> STOP with phase 0 to the worker -> it sends its processes away, and ends when none runs there
+        -> (ref, True, None); the root forwards what comes for those that have moved
 
 The root does it (`root/node.py`) and answers to an alias of whoever asked. Nothing here knows how many workers there
 are: their slots do (`Segment.worker_indices`).
@@ -80,8 +81,11 @@ def remove_worker(worker: int, /, *, timeout: float | None = 5.0) -> None:
     [0]
 
     From now on no process is placed there: what its processes spawn lives elsewhere, `options(worker=...)` refuses it.
-    It ends when its last process has. Those that are still there after `timeout` seconds get the exit signal
-    `shutdown`, and what is left `stop_timeout` later is killed. Its place is free then, for the next `add_worker`.
+    Its GenServers, typed actors and other callback processes move to the other workers, between two messages: their
+    pids, names, links, monitors, timers and mail stay good. It ends when nobody runs there any more. Those that are
+    still there after `timeout` seconds (whose bodies are functions, or that have an alias, a limited mailbox, or state
+    that can't be pickled) get the exit signal `shutdown`, and what is left `stop_timeout` later is killed. Its place is
+    free for another `add_worker` when all that were spawned there have ended.
 
     Args:
         worker: its number, as in `worker_indices()`.
@@ -93,8 +97,7 @@ def remove_worker(worker: int, /, *, timeout: float | None = 5.0) -> None:
         NotRunning: the system stops.
 
     A process that removes its own worker is one of those that it waits for. The `main` of `parallel-actors run` lives
-    on worker 0, and the program ends with it. Timers that processes have started there end with the worker, as at its
-    death.
+    on worker 0, and the program ends with it. Timers that were started there go on.
     """
     ref = _asked("remove_worker", *_checked(worker, timeout))
     try:

@@ -897,7 +897,7 @@ def migrate(pid, worker, timeout=5.0):
     if type(pid) is not Pid:
         pid = resolve(s, pid)
     target = <Pid>pid
-    if type(worker) is not int or not 0 <= worker < s.segment.workers or s.segment.state(worker) != SLOT_LIVE:
+    if type(worker) is not int or not 0 <= worker < s.segment.workers or s.segment.state(worker) != SLOT_LIVE or s.segment.is_leaving(worker):
         raise ValueError(f"expected worker to be the number of a worker of this system, got {worker!r}")
     if target == p.pid:
         raise ValueError(f"expected another process to move, got the caller itself ({target}): it moves between two of its messages, so ask another to move it")

@@ -46,6 +46,8 @@ class WorkerConfig:
     max_reports: int = 100
     mailbox_limits: tuple[int, int, int] | None = None
     forward_logs: bool = False
+    post: bytes | None = None
+    """What an earlier OS process of this worker, which has left, had handed over."""
 
 
 def call_process(system: str, part: str) -> None:
@@ -114,6 +116,8 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
         long_schedule=config.long_schedule,
         spin=config.spin,
     )
+    if config.post is not None:
+        scheduler.take_over(config.post)
     scheduler.use_mailbox_limits(config.mailbox_limits)
     use_scheduler(scheduler)
     signal.signal(TICK_SIGNAL, on_tick)
@@ -136,7 +140,13 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
         if scheduler.limit is not None:
             scheduler.limit.close()
         scheduler.send_to_root(("bye", config.index, config.incarnation))
-        scheduler.flush_all(config.stop_timeout)
+        if scheduler.post is None:
+            scheduler.flush_all(config.stop_timeout)
+        else:
+            # From the moment when the root can read this our rings are somebody else's: nothing comes after it, and
+            # nothing is taken out of them (`flush_all` would).
+            scheduler.send_to_root(("handover", config.index, config.incarnation, scheduler.post))
+            scheduler.flush_last()
         output.restore()
     finally:
         # Not sys.exit: a thread that user code left behind must not keep the worker. Nor what has failed just now:

@@ -104,6 +104,7 @@ cdef class Inbox:            # one per (peer -> self), owned by self's thread
     cdef int _take_holds(self, const uint8_t* body, size_t n) except -1
     cdef int _lose(self, Record* r, uint8_t flags) noexcept
     cdef bint next(self, Record* r) except -1      # False: nothing (also when the epoch isn't ours)
+    cdef bint at_rest(self) except -1              # False: a body is half read. Else another Inbox may go on from here
     cdef void release(self) noexcept
     cdef bint settle(self) except -1               # True: no reset is owed (any more)
     cdef bint more(self) except -1                 # a look: next() would find a record or a fragment

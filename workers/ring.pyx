@@ -702,6 +702,15 @@ cdef class Inbox:
         if self.released - self.published >= self.size >> 3:
             self._publish()
 
+    cdef bint at_rest(self) except -1:
+        if not self.usable:
+            return not self.owed
+        if self.gathering is not None or self.lost or self.released != self.position:
+            return False
+        if self.published != self.released:
+            self._publish()
+        return True
+
     cdef bint more(self) except -1:
         return self._ready() and self.position != ld64_acquire(self.ring + TAIL)
 

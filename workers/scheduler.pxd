@@ -101,6 +101,7 @@ cdef enum Signal:
     DROP = 28           # home -> host: what was packed is at home,
     RESUME = 29         #               or isn't
     MAILBOX = 32        # flags: News
+    AWAY_WITH = 33      # host -> home: the host leaves, let it run elsewhere
 
 cdef enum Answer:
     GIVEN = 1
@@ -179,6 +180,8 @@ cdef class Place:
     cdef bint paused                    # process, frozen: its home holds what comes for it
     cdef list timers                    # [(hi, lo, deadline, period, message)] that it has taken along, and gets back if it stays
     cdef list believed                  # process: the incarnations that its home knows of, as far as it is told; None: all live
+    cdef int next_host                  # stub of a relay: to whom it was sent on, which hasn't answered yet; -1
+    cdef uint32_t next_incarnation
     cdef dict fences                    # process: endpoint -> (hi, position) of a former host's ring to there, its incarnation
 
 
@@ -321,6 +324,14 @@ cdef class Scheduler:
     cdef list packages              # (kind, endpoint, its incarnation, bytes): ARRIVE and PACKED that wait to be unpacked
     cdef list due_moves             # Processes that are to be moved, or packed, when they can be
     cdef dict shed_at               # Pid -> ns: when a process was moved for the sake of balance
+    cdef list leavers               # of a worker that leaves: Processes that are to be sent away at this look,
+    cdef int64_t leavers_at         # when the next look is due,
+    cdef set stayers                # (hi, lo) of those that can't be packed,
+    cdef dict asked_away            # and Pid -> when its home is asked again
+    cdef Process interrupter        # whose turn makes a process that computes give way
+    cdef set kept_timers            # of a relay: (hi, lo) of the timers that were started there
+    cdef dict passing               # of a relay: lo -> stub that was sent on
+    cdef readonly bytes post        # what somebody else goes on with, where this worker has left and its processes live elsewhere; or None
     cdef dict moved_timers          # (hi, lo) -> Pid with which a timer has moved away
     cdef Process behalf             # whose end is being told, when it isn't `current`
     cdef uint64_t behind            # a stub's end is being told: everything that this host (its `hi`) has published comes before; 0
@@ -380,6 +391,7 @@ cdef class Scheduler:
     cdef Process interval_server    # ends send_interval timers of dead receivers
     cdef dict watched_fds           # fd -> callable
     cdef int stopping               # 0, or the phase of STOP
+    cdef int hastened               # 0, or the phase for who runs here still while we leave
     cdef bint leaving               # this worker is to end as soon as nobody lives here; others take what its processes spawn
     cdef readonly bint closed
     cdef public dict partial_lines  # pid -> its unfinished lines (see output.py)
@@ -490,6 +502,17 @@ cdef class Scheduler:
     cdef bint between_messages(self, Process p) noexcept
     cdef int make_moves(self) except -1
     cdef int unpack_all(self, int64_t only) except -1
+    cdef bint nobody_here(self) noexcept
+    cdef int least_loaded(self, int not_this) noexcept
+    cdef uint32_t coming_to(self, uint32_t e) noexcept
+    cdef int send_away(self) except -1
+    cdef int turn_down(self, uint32_t e, uint64_t lo) except -1
+    cdef bytes post_office(self)
+    cdef int pass_on(self, Process p, Record *r, Holds holds) except -1
+    cdef int passed(self, Process p) except -1
+    cdef int not_passed(self, Process p, object error) except -1
+    cdef int end_lost(self, list lost, uint32_t e, uint32_t inc, object reason) except -1
+    cdef object error_in(self, Record *r)
     cdef bint try_move(self, Process p) except -1
     cdef bytes pack(self, Process p)
     cdef list unpack(self, Process p, bytes data)

@@ -17,9 +17,11 @@ Rules that hold everywhere here:
 * No pointer to a C stack variable outlives a switch: greenlet moves stacks.
 * A process that has been ended by a signal is dead to all others at once; its stack unwinds later, by `pending`.
 """
+import marshal
 import os
 import struct
 import sys
+import time
 import traceback
 import types
 from sys import _getframe
@@ -257,8 +259,13 @@ cdef enum:
     QUIET = 64                      # exports that nobody has taken, after which only one in 16 is exported at its spawn
     PAUSE_NS = 1_000_000            # without a spawn, after which it begins anew
     REFILL = 16                     # exports at a tick
+    LEAVERS = 64                    # of our processes that move away at the same time where this worker leaves
+    LEAVE_NS = 5_000_000            # between two looks at who is here still
+    ASK_NS = 1_000_000_000          # after which a home is asked again to take a process away
     FRESH = 256                     # processes that are remembered for later exports
     TRIM_NS = 1_000_000_000         # between two looks of an idle worker for memory of free blocks
+    ONCE_MORE = 1                   # flag of RESUME: another worker may take it
+    HASTE = 10                      # phases of STOP above it are for who runs still where a worker leaves
     LEFT = 1 << 20                  # causes of WDOWN beside an exit code and -signal: a guest's thread ended,
     UNKNOWN = 1 << 21               # nobody can tell
 
@@ -399,7 +406,7 @@ cdef class Place:
     """What a process needs that isn't where its pid says; see docs/internals.md, "Processes that run elsewhere"."""
 
     def __cinit__(self):
-        self.slot = -1
+        self.slot = self.next_host = -1
 
 
 @cython.final
@@ -594,6 +601,11 @@ cdef class Scheduler:
         self.due_moves = []
         self.shed_at = {}
         self.packages = []
+        self.leavers = []
+        self.stayers = set()
+        self.asked_away = {}
+        self.passing = {}
+        self.kept_timers = set()
         self.moved_timers = {}
         self.outboxes = [None] * n
         self.inboxes = [None] * n
@@ -718,12 +730,26 @@ cdef class Scheduler:
             self.flush()
         return not self.backlog
 
+    def flush_last(self):
+        """Move all overflow into the rings and take nothing in: that is somebody else's. Sleeps while there is no room."""
+        self.flush()
+        while self.backlog:
+            time.sleep(0.001)
+            self.flush()
+
+    def read_to_end(self, uint32_t e):
+        """Take in all that the ring of `e` holds."""
+        while self.drain_one(e):
+            pass
+
     def attend(self):
         """For other event loops: handle what has come in, without waiting. Then call `rest` before sleeping on `epoll_fd`."""
         self.segment.park_end(self.endpoint)
         self.turn += 16 - (self.turn & 15)
         self.park(0)
         self.poll(0)
+        if self.due_moves and self.role == "relay":
+            self.make_moves()
 
     def rest(self):
         """For other event loops: from now on `epoll_fd` becomes readable when something comes. False: there is something already."""
@@ -1046,7 +1072,11 @@ cdef class Scheduler:
             if head.d:
                 p.put_watcher(new_ref(head.d, head.e), parent)
                 self.tie(p, parent)
-        self.enqueue(p)
+        if self.role == "relay":
+            # Sent to a worker at the moment when it left: nobody runs here, nor ever will.
+            self.terminate(p, NOPROC)
+        else:
+            self.enqueue(p)
         if head.b and head.f and self.gone(parent):
             # A parent that ran elsewhere, and whose home died while this was under way: that death has fired already.
             self.take_exit(p, parent, WorkerDown(hi_endpoint(parent.hi)), BY_LINK, 0xFFFFFFFFFFFFFFFFULL)
@@ -1054,8 +1084,8 @@ cdef class Scheduler:
         if held is not None:
             for kind, flags, aux, body in held:
                 self.replay(kind, flags, aux, body)
-        if self.stopping:
-            self.shut(p, self.stopping)
+        if self.stopping or self.hastened:
+            self.shut(p, max(self.stopping, self.hastened))
         elif self.exports is not None and not p.flags & (KEEPS | EXITING) and not r.aux & WILL_START:
             self.offer(p, False)
         return 0
@@ -2717,6 +2747,8 @@ cdef class Scheduler:
             self.turn += 1
             if self.segment.any_dirty(self.endpoint) or self.again_count or self.backlog or self.turn & 15 == 0:
                 self.poll(0)
+            if self.leaving and not self.stopping:
+                self.send_away()
             if self.due_moves or self.packages:
                 self.make_moves()
             p = self.next_process()
@@ -2732,15 +2764,20 @@ cdef class Scheduler:
                     elif self.unstolen < QUIET:
                         self.unstolen += 1
                 return self.turn_of(p)
-            if ((self.stopping or self.leaving) and self.process_count == 0 and self.foreign_count == 0 and self.exiting == 0
-                    or self.closed):
-                if self.stopping or self.closed:
-                    return None
-                # Whoever chose this worker before it was said that it leaves may have put its SPAWN into a ring meanwhile.
-                self.poll(0)
-                if self.process_count == 0 and self.foreign_count == 0 and not self.unborn and not self.again_count:
-                    return None
+            if self.closed or self.stopping and self.process_count == 0 and self.foreign_count == 0 and self.exiting == 0:
+                return None
             wait = PARK_NS
+            if self.leaving and not self.stopping:
+                wait = LEAVE_NS
+                if self.nobody_here():
+                    # Whoever chose this worker before it was said that it leaves may have put its SPAWN into a ring meanwhile.
+                    self.poll(0)
+                    if self.nobody_here() and not self.unborn and not self.again_count:
+                        if not self.away_count and not self.ref_timers:
+                            return None
+                        self.post = self.post_office()
+                        if self.post is not None:
+                            return None
             if self.exports is not None and not self.stopping and not self.leaving:
                 p = self.steal()
                 if p is not None:
@@ -2792,7 +2829,7 @@ cdef class Scheduler:
         if self.flying:
             self.settle_blocks()
         self.now = pa_now()
-        due = self.timers.next_deadline()
+        due = -1 if self.role == "relay" else self.timers.next_deadline()
         if due >= 0 and due <= self.now:
             self.fire_timers()
             return 0
@@ -3014,6 +3051,8 @@ cdef class Scheduler:
                 self.age_profile(now)
             if self.collect_due:
                 self.collect_garbage()
+            if self.queue_length == 0 and (self.due_moves or self.packages or self.leaving and now >= self.leavers_at):
+                self.interrupt()
         finally:
             self.current = p
         if p.pending is not None:
@@ -4245,6 +4284,10 @@ cdef class Scheduler:
                     word = self.exports.word(slot)
                     if stage_of(word) in (CLAIMED, BEGUN) and thief_of(word) == e and thief_incarnation_of(word) <= inc:
                         self.recall(p)
+        if self.passing:
+            for p in list(self.passing.values()):
+                if p.extra.place.next_host == <int>e and p.extra.place.next_incarnation <= inc:
+                    self.not_passed(p, NoProc(f"worker {e} has died", reason=NOPROC))
         some = self.away[e]
         if not some:
             return 0
@@ -4254,32 +4297,40 @@ cdef class Scheduler:
             place = p.extra.place
             if place.incarnation > inc:
                 continue
+            if place.next_host >= 0:
+                continue        # where it goes is known: that one tells whether it is there
             if place.leaving or place.slot >= 0 and stage_of(self.exports.word(place.slot)) != BEGUN:
                 self.come_home(p)
                 self.moved(p.pid.lo, NoProc(f"worker {e} has died", reason=reason))
             else:
                 lost.append(p)
         if lost:
-            # Named by themselves: only the host knew.
-            names = {}
-            for name, hi, lo in self.names.registered():
-                if hi == self.hi:
-                    names[lo] = name
-            self.behind = make_hi(self.segment.nonce, e, inc)
-            try:
-                for p in lost:
-                    p.extra.name = names.get(p.pid.lo)
-                    held = p.extra.place.held
-                    _discard_mail(p)
-                    # What it had sent from the hosts before, and was not read yet, comes before its end too.
-                    for other_end, fence in (p.extra.place.fences or {}).items():
-                        self.send_fence(other_end, fence)
-                    self.terminate(p, reason)
-                    self.relayed_end(p.pid.lo)
-                    for kind, flags, aux, body in held or ():
-                        self.replay(kind, flags, aux, body)
-            finally:
-                self.behind = 0
+            self.end_lost(lost, e, inc, reason)
+        return 0
+
+    cdef int end_lost(self, list lost, uint32_t e, uint32_t inc, object reason) except -1:
+        """Stubs whose processes have ended with their host `e`."""
+        cdef Process p
+        # Named by themselves: only the host knew.
+        names = {}
+        for name, hi, lo in self.names.registered():
+            if hi == self.hi:
+                names[lo] = name
+        self.behind = make_hi(self.segment.nonce, e, inc)
+        try:
+            for p in lost:
+                p.extra.name = names.get(p.pid.lo)
+                held = p.extra.place.held
+                _discard_mail(p)
+                # What it had sent from the hosts before, and was not read yet, comes before its end too.
+                for other_end, fence in (p.extra.place.fences or {}).items():
+                    self.send_fence(other_end, fence)
+                self.terminate(p, reason)
+                self.relayed_end(p.pid.lo)
+                for kind, flags, aux, body in held or ():
+                    self.replay(kind, flags, aux, body)
+        finally:
+            self.behind = 0
         return 0
 
     cdef int send_fence(self, uint32_t e, tuple fence) except -1:
@@ -4370,6 +4421,9 @@ cdef class Scheduler:
             p = self.find(head.a)       # it has come home
             return 0 if p is None else self.fire_gone(p, None)
         if kind == ARRIVE:
+            # Unpacked between two turns: here somebody may be in the middle of an import. All that comes for it is held until we answer.
+            if self.role == "relay":
+                return self.turn_down(e, head.a)
             self.packages.append((kind, e, self.believed[e], kept(r, holds)))
             return 0
         if kind == RECALL or kind == DROP or kind == RESUME or kind == PAUSED:
@@ -4390,9 +4444,18 @@ cdef class Scheduler:
             else:
                 self.restore_timers(p)
                 self.thaw(p)
+                if self.leaving and not r.flags & ONCE_MORE:
+                    self.stayers.add((p.pid.hi, p.pid.lo))
             return 0
         p = self.find(head.a)
         if p is None:
+            return 0
+        if kind == AWAY_WITH:
+            # Its host leaves. Here is the best place for it, unless we leave, too.
+            if p.flags & AWAY and p.extra.place.host == e and p.pid.lo not in self.moves:
+                target = <int>self.endpoint if self.role == "worker" and not self.leaving else self.least_loaded(e)
+                if target >= 0:
+                    self.order_move(p, target, 0, 0)
             return 0
         if kind == STOLEN:
             if p.flags & EXPORTED:
@@ -4400,7 +4463,13 @@ cdef class Scheduler:
             if not p.flags & AWAY or p.extra.place.slot < 0:
                 return 0
             return self.begun(p)
-        if not p.flags & AWAY or p.extra.place.host != e:
+        if not p.flags & AWAY:
+            return 0
+        if p.extra.place.next_host == <int>e and (kind == ARRIVED or kind == REJECTED):
+            if kind == ARRIVED:
+                return self.passed(p)
+            return self.not_passed(p, self.error_in(r))
+        if p.extra.place.host != e:
             return 0
         if kind == LINKED_TO:
             other = new_pid(head.b, head.c)
@@ -4429,7 +4498,7 @@ cdef class Scheduler:
                 self.moved(head.a, None)
         elif kind == REJECTED:
             if p.extra.place.leaving:
-                error = self.reason_value(encoded(<bytes>r.body[8:r.size]))
+                error = self.error_in(r)
                 self.come_home(p)
                 self.moved(head.a, error)
         elif kind == PAUSE:
@@ -4437,7 +4506,7 @@ cdef class Scheduler:
                 p.extra.place.held = []
                 self.put(e, p.extra.place.incarnation, PAUSED, 0, &head.a, 8, None, False)
         elif kind == STAYS:
-            error = self.reason_value(encoded(<bytes>r.body[8:r.size]))
+            error = self.error_in(r)
             self.release_held(p)
             if type(error) is str and error == AGAIN:
                 if head.a in self.moves:
@@ -4446,8 +4515,17 @@ cdef class Scheduler:
             else:
                 self.moved(head.a, error)
         elif kind == PACKED:
-            self.packages.append((kind, e, self.believed[e], kept(r, holds)))
+            if self.role == "relay":
+                self.pass_on(p, r, holds)
+            else:
+                self.packages.append((kind, e, self.believed[e], kept(r, holds)))
         return 0
+
+    cdef object error_in(self, Record *r):
+        """Why a process could not be packed or unpacked."""
+        if self.role == "relay":
+            return TypeError("expected a process that can be packed and unpacked, got one that can't: see the log of the worker where it runs")
+        return self.reason_value(encoded(<bytes>r.body[8:r.size]))
 
     cdef int begun(self, Process p) except -1:
         """STOLEN has come: the thief runs `p`, which was ours. Its mail goes there."""
@@ -4838,6 +4916,8 @@ cdef class Scheduler:
             return self.answer_to(hi, lo, (False, ValueError(
                 f"expected a GenServer, a typed actor or another callback process to move, got {p.pid}: one whose body is a function holds a stack, which can't move")))
         move = <Move>self.moves.get(p.pid.lo)
+        if target != <int>self.endpoint and self.segment.is_leaving(target):
+            return self.answer_to(hi, lo, (False, ValueError(f"expected a worker that stays, got {target}, which is leaving")))
         if move is None:
             move = Move()
             move.askers = []
@@ -4901,6 +4981,8 @@ cdef class Scheduler:
         if error is not None and p is not None:
             p.flags |= STAYED
         if error is not None and not isinstance(error, NoProc):
+            if self.leaving:
+                self.stayers.add((self.hi, lo))
             self.report("stays", {"pid": new_pid(self.hi, lo), "error": error})
         for asker in move.askers:
             self.answer_to(asker[0], asker[1], (True, True) if error is None else (False, error))
@@ -5002,6 +5084,8 @@ cdef class Scheduler:
             if p.pid.hi == self.hi:
                 self.moved(lo, error)
             else:
+                if self.leaving:
+                    self.stayers.add((p.pid.hi, p.pid.lo))
                 self.thaw(p)
                 self.tell_home(p, STAYS, 0, 0, 0, self.encoded_error(error))
             return True
@@ -5020,6 +5104,255 @@ cdef class Scheduler:
             self.tell_home(p, PACKED, 0, 0, 0, data, user.holds)
         self.show_count()
         return True
+
+    # -- a worker that leaves
+
+    cdef bint nobody_here(self) noexcept:
+        return self.process_count == self.away_count and self.foreign_count == 0 and self.exiting == 0 and not self.packages
+
+    cdef int least_loaded(self, int not_this) noexcept:
+        """The worker with the fewest processes among those that stay; -1: there is none."""
+        cdef uint32_t e, load, least = 0
+        cdef int best = -1
+        for e in range(self.segment.workers):
+            if e == self.endpoint or <int>e == not_this or self.segment.state(e) != SLOT_LIVE or self.segment.is_leaving(e):
+                continue
+            load = ld32_relaxed(self.segment.slot_at(e) + 256)
+            if load < 0xFFFFFFFF:
+                load += self.coming_to(e)
+            if best < 0 or load < least:
+                best = <int>e
+                least = load
+        return best
+
+    cdef uint32_t coming_to(self, uint32_t e) noexcept:
+        """Of our processes: how many are on their way there."""
+        cdef uint32_t n = 0
+        for move in self.moves.values():
+            n += (<Move>move).target == <int>e
+        return n
+
+    cdef int send_away(self) except -1:
+        """Have the processes that run here go on elsewhere: ours by an order to move, the others by asking their homes. Some at a time.
+
+        Only who can move now: one that is in the middle of a message, or has an alias, has its turn at a later look.
+        """
+        cdef Process p
+        cdef int64_t now
+        cdef int target
+        if not self.leavers:
+            if self.nobody_here():
+                return 0
+            now = pa_now()
+            if now < self.leavers_at:
+                return 0
+            self.leavers_at = now + LEAVE_NS
+            self.leavers = [p for p in self.table.values() if not p.flags & AWAY]
+            for some in self.foreign:
+                if some:
+                    self.leavers.extend((<dict>some).values())
+        while self.leavers and len(self.moves) < LEAVERS:
+            p = <Process>self.leavers.pop()
+            if (p.flags & (SYSTEM | AWAY | LIMITED | EXITING | MOVING | FROZEN) or not self.between_messages(p)
+                    or p.extra is not None and p.extra.aliases or (p.pid.hi, p.pid.lo) in self.stayers):
+                continue
+            if p.pid.hi == self.hi:
+                target = self.least_loaded(-1)
+                if target < 0:
+                    self.leavers.clear()
+                    return 0
+                self.order_move(p, target, 0, 0)
+            else:
+                now = pa_now()
+                if self.asked_away.get(p.pid, 0) <= now:
+                    self.asked_away[p.pid] = now + ASK_NS
+                    self.tell_home(p, AWAY_WITH, 0, 0, 0)
+        return 0
+
+    def interrupt(self):
+        """Have a process that computes give way for a moment: the loop has something to do between two turns."""
+        if self.interrupter is None:
+            self.interrupter = <Process>(<Pid>self.add_callback_process(_nothing_to_do, True)).process
+        self.deliver(self.interrupter, None)
+
+    cdef bytes post_office(self):
+        """What has to go on where nobody runs any more: stubs, and all that is known of others; None: this isn't a quiet moment.
+
+        Plain numbers, so that whoever takes over needs nothing of the user's.
+        """
+        cdef Process p
+        cdef Place place
+        cdef Inbox box
+        cdef Timer timer
+        cdef Link link
+        cdef FullMailbox full
+        cdef uint32_t e, n = self.segment.endpoints
+        if self.backlog:
+            self.flush()
+        if (self.backlog or self.arriving or self.late_ends or self.owing or self.flow_waiting or self.due_moves or self.moves or self.packages or self.exports.used
+                or self.segment.any_dirty(self.endpoint)):
+            return None
+        for p in self.table.values():
+            if p.flags & AWAY and (p.extra.place.held is not None or p.extra.place.slot >= 0):
+                return None
+        for held in self.unborn.values():
+            for record in held:
+                if type(record[3]) is Encoded:
+                    return None         # it mentions blocks that this OS process holds
+        inboxes = []
+        for e in range(n):
+            if self.inboxes[e] is not None:
+                box = <Inbox>self.inboxes[e]
+                if not box.at_rest():
+                    return None
+                inboxes.append(e)
+        stubs = []
+        for p in self.table.values():
+            if not p.flags & AWAY:
+                continue
+            place = p.extra.place
+            stubs.append((
+                p.pid.lo, p.kind, p.flags & (MOVES_ALONG | CARRIED), p.priority, [_plain(pid) for pid in p.lineage], p.extra.name,
+                [(*_plain(pid), (<Link>link).own, (<Link>link).peer) for pid, link in p.extra.links.items()],
+                [(*_plain(ref), *_plain(pid)) for ref, pid in p.extra.watchers.items()],
+                [(*_plain(ref), *_plain(pid)) for ref, pid in p.extra.monitors.items()],
+                place.host, place.incarnation, place.passed,
+                [(*_plain(which), type(which) is Ref, number) for which, number in place.late.items()],
+                [(e, *fence) for e, fence in (place.fences or {}).items()]))
+        timers = []
+        moved = []
+        for timer in self.timers.heap:
+            if timer.wakes:
+                continue
+            if timer.message is None:
+                pid = self.moved_timers.get((timer.hi, timer.lo))
+                if pid is not None:
+                    moved.append((timer.hi, timer.lo, timer.deadline, *_plain(pid)))
+            elif (timer.hi, timer.lo) in self.ref_timers:
+                target = timer.target
+                timers.append((timer.hi, timer.lo, timer.deadline, timer.period, target if type(target) is str else _plain(target),
+                               type(target) is Ref, timer.message))
+        return marshal.dumps((
+            self.ref_counter, self.link_counter, (<char *>self.believed)[:4 * n], (<char *>self.spawned)[:8 * n],
+            (<char *>self.spawned_before)[:8 * n], (<char *>self.seen)[:8 * n], inboxes, stubs, self.unborn, self.relayed, self.hosted,
+            [(*_plain(pid), full.policy, full.refused) for pid, full in self.full.items()], timers, moved))
+
+    def take_over(self, bytes state, Scheduler root=None):
+        """Go on where `post_office` was made, as the same endpoint. root: whose timers ours are, where we are a relay."""
+        cdef Process p
+        cdef Place place
+        cdef Link link
+        cdef FullMailbox full
+        cdef uint32_t n = self.segment.endpoints
+        (self.ref_counter, self.link_counter, believed, spawned, before, seen, inboxes, stubs, unborn, self.relayed, hosted, fulls, timers,
+         moved) = marshal.loads(state)
+        memcpy(self.believed, <const char *><bytes>believed, 4 * n)
+        memcpy(self.spawned, <const char *><bytes>spawned, 8 * n)
+        memcpy(self.spawned_before, <const char *><bytes>before, 8 * n)
+        memcpy(self.seen, <const char *><bytes>seen, 8 * n)
+        for (lo, kind, flags, priority, lineage, name, links, watchers, monitors, host, incarnation, passed, late, fences) in stubs:
+            p = self.new_process(lo, kind)
+            p.flags = flags
+            p.priority = priority
+            p.lineage = tuple([new_pid(a, b) for a, b in lineage])
+            p.more().name = name
+            for hi, number, own, peer in links:
+                link = Link()
+                link.own = own
+                link.peer = peer
+                pid = new_pid(hi, number)
+                p.put_link(pid, link)
+                self.tie(p, pid)
+            for ref_hi, ref_lo, hi, number in watchers:
+                pid = new_pid(hi, number)
+                p.put_watcher(new_ref(ref_hi, ref_lo), pid)
+                self.tie(p, pid)
+            for ref_hi, ref_lo, hi, number in monitors:
+                p.put_monitor(new_ref(ref_hi, ref_lo), new_pid(hi, number))
+            self.make_stub(p, host, incarnation)
+            place = p.extra.place
+            place.held = None
+            place.passed = passed
+            place.late = {new_ref(hi, number) if is_ref else new_pid(hi, number): count for hi, number, is_ref, count in late}
+            place.fences = {e: (hi, position, inc) for e, hi, position, inc in fences} or None
+        self.unborn = unborn
+        self.hosted = hosted
+        for hi, number, policy, refused in fulls:
+            full = FullMailbox()
+            full.policy = policy
+            full.held = []
+            full.refused = refused
+            self.full[new_pid(hi, number)] = full
+        if root is not None:
+            self.timers = root.timers
+            self.ref_timers = root.ref_timers
+            self.moved_timers = root.moved_timers
+            self.kept_timers = {(hi, number) for hi, number, _, _, _, _, _ in timers}
+        for hi, number, due, period, dest, is_ref, message in timers:
+            if type(dest) is not str:
+                dest = new_ref(dest[0], dest[1]) if is_ref else new_pid(dest[0], dest[1])
+            (self if root is None else root).start_timer(hi, number, due, period, dest, message)
+        for hi, number, due, pid_hi, pid_lo in moved:
+            self.leave_timer(hi, number, due, new_pid(pid_hi, pid_lo))
+        for e in inboxes:
+            if not self.again[e]:
+                self.again[e] = 1
+                self.again_count += 1
+        self.show_count()
+
+    @property
+    def posts(self):
+        """How many processes of ours run elsewhere, and timers of theirs and others that may be cancelled, and what else keeps a relay from its end."""
+        if not self.table and self.kept_timers:
+            self.kept_timers = {which for which in self.kept_timers if which in self.ref_timers}
+        return len(self.table) + len(self.relayed) + len(self.unborn) + len(self.kept_timers) + self.backlog + self.again_count
+
+    # A relay unpacks nothing: what one host has packed goes to the next one as it is.
+
+    cdef int pass_on(self, Process p, Record *r, Holds holds) except -1:
+        cdef Place place = p.extra.place
+        cdef Move move = <Move>self.moves.get(p.pid.lo)
+        cdef uint64_t lo = p.pid.lo
+        cdef int target = -1 if move is None else move.target
+        if target < 0 or self.segment.state(target) != SLOT_LIVE or self.segment.is_leaving(target) or self.stopping:
+            return self.not_passed(p, NoProc(f"worker {target} isn't there (any more)", reason=NOPROC))
+        if <uint32_t>target == place.host:
+            return self.not_passed(p, None)         # the order was changed: it is there
+        place.next_host = target
+        place.next_incarnation = self.segment.incarnation(target)
+        self.passing[lo] = p
+        return self.put(place.next_host, place.next_incarnation, ARRIVE, 0, &lo, 8, <bytes>r.body[8:r.size], False, 0, holds)
+
+    cdef int turn_down(self, uint32_t e, uint64_t lo) except -1:
+        """A process of `e` was sent to a worker that has left."""
+        error = self.encoded_error(NoProc(f"worker {self.endpoint} has left", reason=NOPROC))
+        return self.put(e, self.believed[e], REJECTED, 0, &lo, 8, error, False)
+
+    cdef int passed(self, Process p) except -1:
+        """It runs where it was sent on to."""
+        cdef Place place = p.extra.place
+        cdef uint64_t lo = p.pid.lo
+        held = place.held
+        self.put(place.host, place.incarnation, DROP, 0, &lo, 8, None, False)
+        self.passing.pop(lo, None)
+        self.unmake_stub(p)
+        self.make_stub(p, place.next_host, place.next_incarnation)
+        place.next_host = -1
+        place.held = held
+        self.release_held(p)
+        return self.moved(lo, None)
+
+    cdef int not_passed(self, Process p, object error) except -1:
+        """It stays where it was, if that host lives."""
+        cdef Place place = p.extra.place
+        cdef uint64_t lo = p.pid.lo
+        self.passing.pop(lo, None)
+        place.next_host = -1
+        if place.incarnation < self.believed[place.host]:
+            return self.end_lost([p], place.host, place.incarnation, WorkerDown(place.host))
+        self.put(place.host, place.incarnation, RESUME, ONCE_MORE if error is None or isinstance(error, NoProc) else 0, &lo, 8, None, False)
+        self.release_held(p)
+        return self.moved(lo, error)
 
     cdef int thaw(self, Process p) except -1:
         p.flags &= ~FROZEN
@@ -5095,11 +5428,15 @@ cdef class Scheduler:
             extra.place = Place()
         extra.place.fences = fences or None
         extra.place.timers = timers
+        # What it knows of deaths is its home's knowledge, also where a relay passes it on.
+        believed = (<char *>self.believed)[:self.segment.endpoints * sizeof(uint32_t)]
+        if p.pid.hi != self.hi:
+            known = extra.place.believed or [0] * self.segment.endpoints
+            believed = struct.pack(f"={len(known)}I", *known)
         control = self.codec.encode((
             p.flags & MOVES_ALONG, p.priority, p.lineage, extra.name, self.link_counter,
             [(pid, (<Link>link).own, (<Link>link).peer) for pid, link in extra.links.items()], list(extra.watchers.items()),
-            list(extra.monitors.items()), list(fences.items()), timers,
-            (<char *>self.believed)[:self.segment.endpoints * sizeof(uint32_t)]))
+            list(extra.monitors.items()), list(fences.items()), timers, believed))
         return len(control).to_bytes(8, "little") + control
 
     def leave_timer(self, uint64_t hi, uint64_t lo, int64_t due, Pid pid):
@@ -5287,7 +5624,8 @@ cdef class Scheduler:
             raise failed
 
     def order_stop(self, uint32_t e, int phase):
-        """Root: have worker `e` end its processes (1: shutdown, 2: kill), or (0) end itself once it has none."""
+        """Root: have worker `e` end its processes (1: shutdown, 2: kill), or (0) send them away and end itself once nobody runs there; of those
+        that do still, shut down (11) or kill (12) them."""
         cdef pa_head head
         head.a = phase
         self.put(e, self.segment.incarnation(e), STOP, 0, &head, 8, None, False)
@@ -5307,6 +5645,19 @@ cdef class Scheduler:
         cdef Process p
         if phase == 0:
             self.leaving = True
+            return 0
+        if phase >= HASTE:
+            # Who runs here still, of ours or of others'.
+            self.hastened = phase - HASTE
+            for p in list(self.table.values()):
+                if p.flags & EXPORTED:
+                    self.recall(p)
+                if not p.flags & AWAY:
+                    self.shut(p, self.hastened)
+            for some in self.foreign:
+                for p in list((<dict>some).values()) if some else ():
+                    if not p.flags & FROZEN:
+                        self.shut(p, self.hastened)
             return 0
         if phase > self.stopping:
             self.stopping = phase
@@ -5535,6 +5886,15 @@ cdef int forget_endpoint(Extra extra, uint32_t e, uint32_t inc) except -1:
     for ref in [ref for ref, other in extra.watchers.items() if hi_endpoint((<Pid>other).hi) == e and hi_incarnation((<Pid>other).hi) <= inc]:
         del extra.watchers[ref]
     return 0
+
+
+def _nothing_to_do(message):
+    pass
+
+
+def _plain(which):
+    """A pid or reference as two numbers."""
+    return which.hi, which.lo
 
 
 def _second(pair):

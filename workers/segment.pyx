@@ -422,13 +422,16 @@ cdef class Segment:
         fence()
 
     def worker_indices(self):
-        """The workers that there are, by number: those that live, are being replaced, or leave. Other slots are free for more."""
+        """The workers that there are, by number: those that live, are being replaced, or leave. Other slots are free for more, or
+        belong to the root, which forwards what comes for processes that have moved away from there.
+        """
         cdef uint32_t e, state
+        cdef uint32_t root = ld32_acquire(self.slot_at(self.root) + IN_PID)
         self._open()
         found = []
         for e in range(self.workers):
             state = self.state(e)
-            if state == SLOT_LIVE or state == SLOT_DOWN:
+            if (state == SLOT_LIVE or state == SLOT_DOWN) and not (root and ld32_acquire(self.slot_at(e) + IN_PID) == root):
                 found.append(e)
         return found
 

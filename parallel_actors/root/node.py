@@ -3,7 +3,9 @@
 One thread drives it: its scheduler's loop (the root is an endpoint like any other), which also waits for the workers'
 pidfds and for whatever `watch` adds. The flow of a worker's life: `_start_worker` -> ("ready") -> its pidfd ->
 `_worker_ended` -> names freed, slot counted up, death announced -> `_start_worker` again, unless the node stops or the
-worker was told to leave (`_remove`): then its slot is free for the next one that is added (`_add`).
+worker was told to leave (`_remove`): then its slot is free for the next one that is added (`_add`). One that leaves
+while its processes live on elsewhere has sent "handover" before: `_hand_over` makes a `Relay` of it, or starts its
+successor.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ FREE, CLAIMED, LIVE, ENDED, DOWN = range(5)
 STARTING, RUNNING, STOPPING, STOPPED = range(4)
 # What STOP tells a worker: to end once it has no processes, to shut them down, to kill them. 3: the worker is killed.
 LEAVE, SHUT_DOWN, KILL, KILL_WORKER = range(4)
+# The second and third for who runs still on a worker that leaves: those that have moved away live on.
+_HASTE = 10
 
 # A slot's incarnation is part of every pid, in 16 bits: the last one is never passed.
 _LAST_INCARNATION = 65_534
@@ -54,6 +58,12 @@ _STATUS_TIMEOUT = 2.0
 _TICK = 0.1
 # Looks at the workers' clocks that are kept, one a tick: a second of them.
 _LOOKS = 11
+# Ticks between two looks at how much memory the workers use, and seconds after which one that was replaced for that is
+# looked at again: at first, and at most.
+_RSS_TICKS, _RSS_REST, _RSS_LONGEST_REST = 10, 30.0, 3600.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+# Turns of a relay before the root's own mail has its turn.
+_RELAY_TURNS = 64
 # Seconds after which a worker that doesn't turn, while others wait for it, shows its stack.
 _STUCK = 2.0
 # Seconds that a worker looks at its rings before it sleeps. A message between two that are awake takes a third of a
@@ -68,6 +78,25 @@ class Leaving:
     refs: list[Ref]  # who asked for it, and waits
     phase: int  # what it was told last
     deadline: float | None  # when it is told the next
+    replaced: bool = False  # whether another OS process goes on as the same worker
+
+
+@dataclass
+class Relay:
+    """The post office of a worker that has left: its processes run on others, and their pids lead here."""
+
+    index: int
+    incarnation: int
+    scheduler: Scheduler
+    again: bool = False  # whether it has more to do than one turn takes
+
+
+@dataclass
+class Rest:
+    """That a worker was replaced because it used too much memory."""
+
+    until: float  # when it is looked at again
+    seconds: float  # how long that is
 
 
 @dataclass
@@ -80,6 +109,7 @@ class Worker:
     pidfd: int
     ready: bool = False
     leaving: Leaving | None = None
+    post: bytes | None = None  # what it has handed over (`Scheduler.post_office`)
     turns: int = -1  # at the latest look,
     turned: float = 0.0  # the time at which they had changed,
     shown: bool = False  # and whether it was said that they don't any more
@@ -111,6 +141,9 @@ class Root:
         self.console = Console(prefix=options.prefix_output, urgent=self._urgent, log_fd=log_fd)
         self._watched = select.poll()
         self.workers: dict[int, Worker] = {}
+        self.relays: dict[int, Relay] = {}
+        self._rests: dict[int, Rest] = {}
+        self._ticks = 0
         self.stop_phase = 0
         self.failure: str | None = None
         self._to_start: set[int] = set()
@@ -183,7 +216,8 @@ class Root:
         """Whether something needs the root more than the output does."""
         return self.stop_phase > 0 or bool(self._watched.poll(0))
 
-    def _start_worker(self, index: int) -> None:
+    def _start_worker(self, index: int, post: bytes | None = None) -> None:
+        """post: what it goes on with, as the same incarnation."""
         incarnation, _ = self.segment.slot(index)
         if incarnation > _LAST_INCARNATION:
             self.console.note(f"worker {index} was replaced {incarnation} times: it isn't any more")
@@ -207,6 +241,7 @@ class Root:
             max_reports=self.options.max_reports,
             mailbox_limits=self.options.mailbox_limits(),
             forward_logs=self._log_fd is not None,
+            post=post,
         )
         process: Any = self._context.Process(
             target=boot.main,
@@ -230,6 +265,9 @@ class Root:
                 adopt_flights(self.segment, index)
                 code = process.exitcode     # it may have been killed before it could be watched
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN if code is None else code, DOWN)
+            elif post is not None:
+                # Nobody is there to go on with it: that is the end of those who have their home there.
+                self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN, DOWN)
             if index in self._adding:
                 self._give_up(index, str(error))
                 return
@@ -261,9 +299,17 @@ class Root:
     def _worker_ended(self, worker: Worker) -> None:
         self.scheduler.unwatch_fd(worker.pidfd)
         self._watched.unregister(worker.pidfd)
-        os.close(worker.pidfd)
         worker.process.join(_STATUS_TIMEOUT)
         code = worker.process.exitcode
+        if worker.leaving is not None:
+            # Whether it has handed over what must go on: that was its last word, and its turn comes after all others.
+            self.scheduler.read_to_end(worker.index)
+            api.send(self.pid, ("gone", worker.index, worker.incarnation, code))
+            return
+        self._worker_gone(worker, code)
+
+    def _worker_gone(self, worker: Worker, code: int | None) -> None:
+        os.close(worker.pidfd)
         if code is not None:
             worker.process.close()
         # The forkserver was killed: nobody can tell how its children end.
@@ -271,25 +317,31 @@ class Root:
         del self.workers[worker.index]
         os_pid = self.segment.os_pid(worker.index)
         leaving = worker.leaving
+        # Before anybody is told: large buffers that it has sent, and that nobody has taken yet.
+        for endpoint in [worker.index, *self._guests_of(os_pid)]:
+            adopt_flights(self.segment, endpoint)
+        if leaving is not None and worker.post is not None:
+            self._end_guests(os_pid, cause)
+            self.segment.bury(worker.index)
+            self._hand_over(worker, leaving, worker.post)
+            return
         if leaving is not None and cause == 0:
             # Its processes have told their links and monitors themselves; what was made since came to dead ones.
             cause = CAUSE_LEFT
-        guests = [
-            (guest, self.segment.slot(guest)[0])
-            for guest in range(self.segment.root + 1, self.segment.endpoints)
-            if self.segment.slot(guest)[1] in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid
-        ]
-        # Before anybody is told: large buffers that it has sent, and that nobody has taken yet.
-        for endpoint in [worker.index, *[guest for guest, _ in guests]]:
-            adopt_flights(self.segment, endpoint)
-        self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN if leaving is None else FREE)
-        for guest, incarnation in guests:
-            self._endpoint_ended(guest, incarnation, cause, FREE)
+        replaced = leaving is None or leaving.replaced
+        if leaving is not None and replaced:
+            self.segment.set_leaving(worker.index, False)
+        self._endpoint_ended(worker.index, worker.incarnation, cause, DOWN if replaced else FREE)
+        self._end_guests(os_pid, cause)
         self.segment.bury(worker.index)
         if self.stop_phase:
             self._continue_stop()
             return
-        if leaving is not None:
+        if leaving is not None and replaced and cause == CAUSE_LEFT:
+            self.console.note(f"worker {worker.index} is empty, and replaced")
+            self._start_worker(worker.index)
+            return
+        if leaving is not None and not replaced:
             for ref in leaving.refs:
                 self._answer(ref, True, None)
             return
@@ -302,6 +354,62 @@ class Root:
                 return
         self.console.note(f"worker {worker.index} {_describe(cause)}; it is replaced")
         self._start_worker(worker.index)
+
+    def _end_guests(self, os_pid: int, cause: int) -> None:
+        """Threads of a dead OS process that were guests."""
+        for guest in self._guests_of(os_pid):
+            self._endpoint_ended(guest, self.segment.slot(guest)[0], cause, FREE)
+
+    def _guests_of(self, os_pid: int) -> list[int]:
+        return [
+            guest
+            for guest in range(self.segment.root + 1, self.segment.endpoints)
+            if self.segment.slot(guest)[1] in (CLAIMED, LIVE, ENDED) and os_pid and self.segment.os_pid(guest) == os_pid
+        ]
+
+    def _hand_over(self, worker: Worker, leaving: Leaving, post: bytes) -> None:
+        """A worker has left whose processes run on others: somebody else forwards what comes for them."""
+        index = worker.index
+        if leaving.replaced and not self.stop_phase:
+            self.console.note(f"worker {index} was drained; another OS process goes on as worker {index}")
+            self.segment.set_leaving(index, False)
+            self._start_worker(index, post)
+            return
+        self.segment.set_os_pid(index, os.getpid())
+        scheduler = Scheduler(self.segment, index, worker.incarnation, "relay")
+        scheduler.on_report = self._report
+        scheduler.limit = self.scheduler.limit
+        scheduler.take_over(post, self.scheduler)
+        relay = self.relays[index] = Relay(index, worker.incarnation, scheduler)
+        self.scheduler.watch_fd(scheduler.epoll_fd(), lambda: self._attend(relay))
+        if self.stop_phase:
+            scheduler.stop_here(min(self.stop_phase, KILL))
+        self._attend(relay)
+        for ref in leaving.refs:
+            self._answer(ref, True, None)
+        if self.stop_phase:
+            self._continue_stop()
+
+    def _attend(self, relay: Relay) -> None:
+        """Let a relay forward what has come; it has left when nobody is left whose home it is."""
+        if self.relays.get(relay.index) is not relay:
+            return
+        relay.again = False
+        for _ in range(_RELAY_TURNS):
+            relay.scheduler.attend()
+            if relay.scheduler.rest():
+                break
+        else:
+            relay.again = True
+            api.send(self.pid, ("attend", relay.index))
+        if relay.scheduler.posts == 0 and not relay.again:
+            self._close_relay(relay)
+            self._endpoint_ended(relay.index, relay.incarnation, CAUSE_LEFT, FREE)
+
+    def _close_relay(self, relay: Relay) -> None:
+        del self.relays[relay.index]
+        self.scheduler.unwatch_fd(relay.scheduler.epoll_fd())
+        relay.scheduler.close()
 
     def _endpoint_ended(self, endpoint: int, incarnation: int, cause: int, state: int) -> None:
         """Everything that one death needs, in one go (docs/internals.md, "Epochs"): count up, free names, announce."""
@@ -358,6 +466,18 @@ class Root:
                 self._add(ref)
             case ("remove_worker", ref, index, timeout):
                 self._remove(ref, index, timeout)
+            case ("handover", index, incarnation, post):
+                worker = self.workers.get(index)
+                if worker is not None and worker.incarnation == incarnation:
+                    worker.post = post
+            case ("gone", index, incarnation, code):
+                worker = self.workers.get(index)
+                if worker is not None and worker.incarnation == incarnation:
+                    self._worker_gone(worker, code)
+            case ("attend", index):
+                relay = self.relays.get(index)
+                if relay is not None:
+                    self._attend(relay)
             case ("worker_loads", ref):
                 self._answer(ref, True, self._loads())
             case ("bye", _, _):
@@ -406,6 +526,11 @@ class Root:
             known = ", ".join(map(str, there))
             text = f"expected the number of one of this system's workers ({known}), got {index}"
             self._answer(ref, False, ("value", text))
+        elif index in self.workers and (leaving := self.workers[index].leaving) is not None and leaving.replaced:
+            # It is being drained, to be replaced: that it isn't, then.
+            leaving.replaced = False
+            leaving.refs.append(ref)
+            leaving.deadline = None if timeout is None else time.monotonic() + timeout
         elif index not in staying:
             self._answer(ref, False, ("value", f"expected a worker that stays, got {index}, which is leaving already"))
         elif len(staying) == 1:
@@ -431,10 +556,14 @@ class Root:
         now = time.monotonic()
         if leaving.deadline is None or now < leaving.deadline:
             return
+        if leaving.phase == KILL and self.segment.load(worker.index)[0] == 0 and not self.segment.end_due(worker.index):
+            # Nobody is there who could be killed: it waits for a host's word. Its death would be that of who has moved.
+            leaving.deadline = now + 1.0
+            return
         leaving.phase += 1
         leaving.deadline = now + (self.options.stop_timeout if leaving.phase == SHUT_DOWN else 1.0)
         if leaving.phase < KILL_WORKER:
-            self.scheduler.order_stop(worker.index, leaving.phase)
+            self.scheduler.order_stop(worker.index, _HASTE + leaving.phase)
         else:
             leaving.deadline = None
             self.console.note(f"worker {worker.index} was told to leave and doesn't end: it is killed")
@@ -475,6 +604,10 @@ class Root:
             else:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        if phase < 3:
+            for relay in list(self.relays.values()):
+                relay.scheduler.stop_here(phase)
+                self._attend(relay)
         self._deadline = time.monotonic() + (self.options.stop_timeout if phase == 1 else 1.0)
         self._continue_stop()
 
@@ -493,6 +626,11 @@ class Root:
             self._watch_turns(worker)
             if worker.leaving is not None and not self.stop_phase:
                 self._hasten(worker, worker.leaving)
+        for relay in list(self.relays.values()):
+            self._attend(relay)
+        self._ticks += 1
+        if self.options.max_worker_rss is not None and self._ticks % _RSS_TICKS == 0 and not self.stop_phase:
+            self._watch_memory(self.options.max_worker_rss)
         self._looks.append((time.monotonic(), self._awake()))
         if self.options.rebalance and not self.stop_phase:
             loads = {i: Load(queue, busy, not self.segment.leaving(i)) for i, _, queue, busy in self._loads()}
@@ -500,6 +638,33 @@ class Root:
                 self.scheduler.order_shed(order.giver, order.taker, order.share)
         if self._deadline is not None and self.stop_phase < 3 and time.monotonic() >= self._deadline:
             self.stop(self.stop_phase + 1)
+
+    def _watch_memory(self, limit: int) -> None:
+        """Drain a worker that uses more memory than it may; another OS process goes on in its place. One at a time."""
+        now = time.monotonic()
+        staying = [index for index, worker in self.workers.items() if worker.ready and worker.leaving is None]
+        if len(staying) < 2 or any(worker.leaving is not None for worker in self.workers.values()):
+            return
+        for index in staying:
+            worker = self.workers[index]
+            rest = self._rests.get(index)
+            if rest is not None and now < rest.until:
+                continue
+            used = _memory(self.segment.os_pid(index))
+            if used <= limit:
+                continue
+            # It was replaced, and is too large at the first look after that: so the limit may be too low.
+            early = rest is not None and now < rest.until + rest.seconds
+            seconds = min(2 * rest.seconds, _RSS_LONGEST_REST) if rest is not None and early else _RSS_REST
+            self._rests[index] = Rest(now + seconds, seconds)
+            text = f"worker {index} uses {used:,} bytes of memory, more than max_worker_rss ({limit:,}): it is drained"
+            if early:
+                text += f", and was so a short while ago: it is left alone for {seconds:.0f} s; is the limit too low?"
+            self.console.note(text)
+            self.segment.set_leaving(index, True)
+            worker.leaving = Leaving([], LEAVE, None, replaced=True)
+            self.scheduler.order_stop(index, LEAVE)
+            return
 
     def _watch_turns(self, worker: Worker) -> None:
         """A worker that doesn't turn sits in a native call, say. If a process of it is to end, it is killed (S1.10)."""
@@ -529,6 +694,8 @@ class Root:
             self.scheduler.stop_here(1)
 
     def _close(self) -> None:
+        for relay in list(self.relays.values()):
+            self._close_relay(relay)
         for worker in self.workers.values():
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
@@ -553,6 +720,16 @@ class Inherited:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return boot.inherit, (reduction.DupFd(self.fd),)
+
+
+def _memory(pid: int) -> int:
+    """Bytes of memory that an OS process has for itself; 0: it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            _, resident, shared, *_ = file.read().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(resident) - int(shared)) * _PAGE
 
 
 def _describe(cause: int) -> str:
