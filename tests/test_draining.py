@@ -249,7 +249,7 @@ def test_what_cannot_be_pickled_is_said_and_shut_down(node: pa.ActorSystem) -> N
     lines = []
     while (line := pa.receive(("logged", pa.ANY, pa.ANY), timeout=0, default=None)) is not None:
         lines.append(line)
-    assert 1 == len([text for _, _, text in lines if repr(pid) in text and "stays where it is" in text])
+    assert 1 == len([text for _, _, text in lines if repr(pid) in text and "goes on where it is" in text])
 
 
 def test_supervised_servers_live_through_a_removal(node: pa.ActorSystem) -> None:

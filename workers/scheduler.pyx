@@ -4524,6 +4524,10 @@ cdef class Scheduler:
     cdef object error_in(self, Record *r):
         """Why a process could not be packed or unpacked."""
         if self.role == "relay":
+            # It unpickles nothing of the user's; a word of ours needs no pickle.
+            said = self.codec.receive(r.body + 8, r.size - 8)
+            if type(said) is str:
+                return said
             return TypeError("expected a process that can be packed and unpacked, got one that can't: see the log of the worker where it runs")
         return self.reason_value(encoded(<bytes>r.body[8:r.size]))
 
