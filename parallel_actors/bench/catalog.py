@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parallel_actors.bench import machine, messages, processes
+from parallel_actors.bench import machine, messages, moves, processes
 from parallel_actors.bench.figures import Row, above, at_least, at_most, below
 
 __all__ = ["NAMES", "PARTS", "Part"]
@@ -82,6 +82,17 @@ def _shape(shape: int, name: str, worker: int) -> Part:
         beam=() if name == "object" else (kind, "shape", "count"),
         schedulers="two" if worker else "one",
         workers=2 if worker else 1,
+    )
+
+
+def _tree(row: Row, *, stealable: bool) -> Part:
+    return Part(
+        "unbalanced_tree",
+        (row,),
+        moves.unbalanced_tree,
+        {"roots": 10_000, "piece": 4_000, "stealable": stealable},
+        {"roots": 1_000},
+        workers=2,
     )
 
 
@@ -306,6 +317,24 @@ PARTS: tuple[Part, ...] = (
         {"tasks": 16, "n": 22},
         place="system",
     ),
+    Part(
+        "steal",
+        (Row("steal_p50", "s"),),
+        moves.steal,
+        {"count": 500},
+        {"count": 100},
+        workers=2,
+    ),
+    Part(
+        "migrate",
+        (Row("migrate_p50", "s", below(100e-6)),),
+        moves.migrate,
+        {"count": 20_000},
+        {"count": 2_000},
+        workers=2,
+    ),
+    _tree(Row("unbalanced_tree", "1", below(1.05)), stealable=True),
+    _tree(Row("unbalanced_tree_kept", "1"), stealable=False),
     Part(
         "restart",
         (Row("restart_p50", "s", at_most(3)),),
