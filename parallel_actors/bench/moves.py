@@ -89,10 +89,12 @@ def _search(nodes: list[int], most: int | None = None) -> int:
 def _piece(nodes: list[int], most: int, stealable: bool, home: pa.Pid) -> None:
     pa.link(home)  # where one fails, the workload does
     count = _search(nodes, most)
-    parts = [part for part in (nodes[::2], nodes[1::2]) if part]
-    for part in parts:
+    others = [
         pa.options(stealable=stealable).spawn(_piece, part, most, stealable, home)
-    pa.send(home, (count, len(parts)))
+        for part in (nodes[::2], nodes[1::2])
+        if part
+    ]
+    pa.send(home, (pa.self_(), count, others))
     pa.unlink(home)
 
 
@@ -103,12 +105,15 @@ def unbalanced_tree(roots: int, piece: int, stealable: int) -> list[float]:
     expected = _search(list(nodes))
     plain = clock() - began
     began = clock()
-    pa.spawn(_piece, nodes, piece, bool(stealable), pa.self_())
-    found, left = 0, 1
+    found = 0
+    left = {pa.spawn(_piece, nodes, piece, bool(stealable), pa.self_())}
     while left:
-        count, others = pa.receive(tuple)
+        who, count, others = pa.receive(tuple)
         found += count
-        left += others - 1
+        left ^= {
+            who,
+            *others,
+        }  # whichever comes first: that it is there, from its parent, or that it is over, from itself
     seconds = clock() - began
     if found != expected:
         raise RuntimeError(f"expected {expected} nodes, got {found}")
