@@ -110,10 +110,8 @@ def unbalanced_tree(roots: int, piece: int, stealable: int) -> list[float]:
     while left:
         who, count, others = pa.receive(tuple)
         found += count
-        left ^= {
-            who,
-            *others,
-        }  # whichever comes first: that it is there, from its parent, or that it is over, from itself
+        # Whichever comes first: that it is there, from its parent, or that it is over, from itself.
+        left ^= {who, *others}
     seconds = clock() - began
     if found != expected:
         raise RuntimeError(f"expected {expected} nodes, got {found}")
