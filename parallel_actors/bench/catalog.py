@@ -101,6 +101,9 @@ MIB = 1 << 20
 # Seconds between two ticks, each of which may take the processor from a process.
 TICK = 0.002
 
+# Seconds that work waits for its own worker before others may take it, and that a thief may need then.
+STEAL = 20e-6 + 20e-6
+
 PARTS: tuple[Part, ...] = (
     _memory(2, Row("memory_callback", "B", at_most(0.3)), "memory_server"),
     _memory(1, Row("memory_async", "B", at_most(0.4)), "memory_process"),
@@ -319,7 +322,7 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "steal",
-        (Row("steal_p50", "s"),),
+        (Row("steal_p50", "s", below(STEAL)),),
         moves.steal,
         {"count": 500},
         {"count": 100},

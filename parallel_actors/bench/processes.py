@@ -162,7 +162,8 @@ def _sky(parent: pa.Pid, number: int, size: int) -> None:
 def skynet(size: int) -> list[float]:
     """Seconds for a tree of processes with `size` leaves, ten children each, to add its leaves up.
 
-    The ten subtrees go round the workers; inside one, children begin where their parent is, or where a worker has nothing to do.
+    The ten subtrees go round the workers; inside one, children begin where their
+    parent is, or on a worker that has nothing to do.
     """
     began = clock()
     me, part, workers = pa.self_(), size // 10, pa.worker_count()
