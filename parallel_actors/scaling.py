@@ -48,8 +48,9 @@ def add_worker() -> int:
     ...     pa.worker_indices(), pa.process_info(pa.options(worker=new).spawn(pa.receive), "worker")
     ([0, 1], 1)
 
-    It is a worker like any other: new processes are placed there, and it is replaced when it dies. Processes that live
-    already stay where they are. More workers than cores are allowed: they share the cores, and the log says so.
+    It is a worker like any other: new processes are placed there, and it is replaced when it dies. Servers that live
+    already move there when it is idle and theirs has too much to do (`rebalance`). More workers than cores are allowed:
+    they share the cores, and the log says so.
 
     Raises:
         ActorError: there are `max_workers` of them already, or the new one could not be started.

@@ -33,6 +33,8 @@ TINY = {
     "each": 50,
     "size": 100,
     "waiting": 50,
+    "roots": 20,
+    "piece": 10,
     "actors": 100,
     "milliseconds": 50,
     "kills": 1,

@@ -889,7 +889,31 @@ def process_info(pid, item=None, /):
 
 
 def migrate(pid, worker, timeout=5.0):
-    """Move a callback process to another worker, between two messages; returns when it is there."""
+    """Move a GenServer, a typed actor or another callback process to a worker, between two of its messages; returns when it is there.
+
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=2):
+    ...     supervisor = pa.options(worker=0).start(pa.Supervisor, [])
+    ...     pa.migrate(supervisor, 1)
+    ...     pa.process_info(supervisor, "worker")
+    1
+
+    Its pid, name and references stay good, its messages keep their order, and its state, timers, links and monitors go along
+    (docs/moving.md). OTP's schedulers do so by themselves; so does the setting `rebalance`.
+
+    Args:
+        pid: the process, its name or its reference.
+        worker: the worker's number, as in `worker_indices()`.
+        timeout: seconds; None waits without end.
+
+    Raises:
+        ValueError: there is no such worker, or the process can't move: its body is a function, its mailbox is limited, or it is the caller.
+        CallTimeout: it is busy with a message, suspended, or has an active alias. It moves when it can, all the same.
+        NoProc: it is dead, or a guest.
+        NotRegistered: nobody has that name.
+        NotPicklable: its state can't be pickled; so it stays where it is, and goes on. What its state raises there when it is unpickled is
+            raised, too.
+    """
     cdef Scheduler s = here()
     cdef Process p = acting(s)
     cdef Pid target

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parallel_actors.bench import machine, messages, processes
+from parallel_actors.bench import machine, messages, moves, processes
 from parallel_actors.bench.figures import Row, above, at_least, at_most, below
 
 __all__ = ["NAMES", "PARTS", "Part"]
@@ -85,10 +85,24 @@ def _shape(shape: int, name: str, worker: int) -> Part:
     )
 
 
+def _tree(row: Row, *, stealable: bool) -> Part:
+    return Part(
+        "unbalanced_tree",
+        (row,),
+        moves.unbalanced_tree,
+        {"roots": 10_000, "piece": 4_000, "stealable": stealable},
+        {"roots": 1_000},
+        workers=2,
+    )
+
+
 MIB = 1 << 20
 
 # Seconds between two ticks, each of which may take the processor from a process.
 TICK = 0.002
+
+# Seconds that work waits for its own worker before others may take it, and that a thief may need then.
+STEAL = 20e-6 + 20e-6
 
 PARTS: tuple[Part, ...] = (
     _memory(2, Row("memory_callback", "B", at_most(0.3)), "memory_server"),
@@ -306,6 +320,24 @@ PARTS: tuple[Part, ...] = (
         {"tasks": 16, "n": 22},
         place="system",
     ),
+    Part(
+        "steal",
+        (Row("steal_p50", "s", below(STEAL)),),
+        moves.steal,
+        {"count": 500},
+        {"count": 100},
+        workers=2,
+    ),
+    Part(
+        "migrate",
+        (Row("migrate_p50", "s", below(100e-6)),),
+        moves.migrate,
+        {"count": 20_000},
+        {"count": 2_000},
+        workers=2,
+    ),
+    _tree(Row("unbalanced_tree", "1", below(1.05)), stealable=True),
+    _tree(Row("unbalanced_tree_kept", "1"), stealable=False),
     Part(
         "restart",
         (Row("restart_p50", "s", at_most(3)),),

@@ -9,7 +9,7 @@ from typing import Any
 
 import parallel_actors as pa
 from parallel_actors.bench.figures import percentile
-from parallel_actors.bench.server import TypedCounter, server
+from parallel_actors.bench.server import TypedCounter, here, server
 
 __all__ = [
     "BYTES",
@@ -46,7 +46,7 @@ def _pong() -> None:
 def ping_pong(count: int) -> list[float]:
     """Round trips per second of two processes on one worker."""
     me = pa.self_()
-    other = pa.spawn(_pong)
+    other = here.spawn(_pong)
     began = clock()
     for _ in range(count):
         pa.send(other, ("ping", me))
@@ -72,10 +72,10 @@ def _first_hop(home: pa.Pid) -> None:
 def ring(size: int, hops: int) -> list[float]:
     """Seconds per hop of one token round a ring of processes on one worker."""
     me = pa.self_()
-    first = pa.spawn(_first_hop, me)
+    first = here.spawn(_first_hop, me)
     members = [first]
     for _ in range(size - 1):
-        members.append(pa.spawn(_hop, members[-1], me))
+        members.append(here.spawn(_hop, members[-1], me))
     pa.send(first, members[-1])
     pa.sleep(0)
     began = clock()
@@ -101,8 +101,8 @@ def _give(count: int, to: pa.Pid) -> None:
 
 def fan_in(senders: int, each: int) -> list[float]:
     """Messages per second from several processes to one, all on one worker."""
-    taker = pa.spawn(_take, senders * each, pa.self_())
-    givers = [pa.spawn(_give, each, taker) for _ in range(senders)]
+    taker = here.spawn(_take, senders * each, pa.self_())
+    givers = [here.spawn(_give, each, taker) for _ in range(senders)]
     began = clock()
     for giver in givers:
         pa.send(giver, "go")

@@ -15,7 +15,7 @@ import parallel_actors as pa
 from parallel_actors.bench.figures import percentile
 from parallel_actors.bench.loops import alone, hog
 from parallel_actors.bench.messages import latencies
-from parallel_actors.bench.server import Counter, TypedCounter, server
+from parallel_actors.bench.server import Counter, TypedCounter, here, server
 from parallel_actors.workers.scheduler import Loop
 
 __all__ = [
@@ -61,7 +61,7 @@ BODIES: dict[str, Callable[[], object]] = {"def": _idle, "async": _idle_async, "
 def _settle() -> None:
     """Wait until every process that was spawned before has had its first turn."""
     me = pa.self_()
-    pa.spawn(pa.send, me, "settled")
+    here.spawn(pa.send, me, "settled")
     pa.receive("settled")
 
 
@@ -89,7 +89,7 @@ def memory(body: int, count: int) -> list[float]:
     gc.collect()
     before = _resident()
     for _ in range(count):
-        pa.spawn(function)
+        here.spawn(function)
     _settle()
     gc.collect()
     return [(_resident() - before) / count]
@@ -162,7 +162,8 @@ def _sky(parent: pa.Pid, number: int, size: int) -> None:
 def skynet(size: int) -> list[float]:
     """Seconds for a tree of processes with `size` leaves, ten children each, to add its leaves up.
 
-    The ten subtrees go round the workers; inside one, children live where their parent does.
+    The ten subtrees go round the workers; inside one, children begin where their
+    parent is, or on a worker that has nothing to do.
     """
     began = clock()
     me, part, workers = pa.self_(), size // 10, pa.worker_count()
@@ -199,9 +200,9 @@ async def _watch(target: pa.Pid, count: int, home: pa.Pid) -> None:
 def monitors(count: int) -> list[float]:
     """Seconds from the end of a process until `count` processes that monitor it (`async def`) have taken their Down."""
     _Count.waiting = _Count.fired = 0
-    me, target = pa.self_(), pa.spawn(_idle)
+    me, target = pa.self_(), here.spawn(_idle)
     for _ in range(count):
-        pa.spawn(_watch, target, count, me)
+        here.spawn(_watch, target, count, me)
     pa.receive("ready")
     _settle()
     began = clock()
@@ -254,7 +255,7 @@ def pause(actors: int, milliseconds: int) -> list[float]:
     A step makes some hundred containers, a few of which stay for a while: what the garbage collector works for.
     """
     for _ in range(actors):
-        pa.spawn(_account)
+        here.spawn(_account)
     _settle()
     kept: list[object] = [None] * 100_000
     longest, place = 0.0, 0
@@ -335,7 +336,7 @@ def fairness(loops: int, count: int) -> list[float]:
     """Calls of a pair beside endless loops on the same worker: seconds at the median and at 99.9 %."""
     _laps[:] = [0] * loops
     to = server()
-    hogs = [pa.spawn(_hog, number) for number in range(loops)]
+    hogs = [here.spawn(_hog, number) for number in range(loops)]
     latencies(to, count // 20 + 1)
     taken = latencies(to, count)
     end([to, *hogs])
@@ -353,8 +354,8 @@ def fair_shares(loops: int, milliseconds: int) -> list[float]:
     """The smallest endless loop's part of a fair share of the time that the loops got, beside a pair that calls."""
     unhurried = [alone(number) for number in range(loops)]
     _laps[:] = [0] * loops
-    hogs = [pa.spawn(_hog, number) for number in range(loops)]
-    caller = pa.spawn_link(_calls_for_ever)
+    hogs = [here.spawn(_hog, number) for number in range(loops)]
+    caller = here.spawn_link(_calls_for_ever)
     pa.sleep(0.2)
     before = list(_laps)
     pa.sleep(milliseconds / 1e3)

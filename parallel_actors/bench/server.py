@@ -6,7 +6,10 @@ from typing import Any
 
 import parallel_actors as pa
 
-__all__ = ["Counter", "TypedCounter", "server"]
+__all__ = ["Counter", "TypedCounter", "here", "server"]
+
+# How a workload spawns what is to stay on its worker, where it measures: an idle one would take some of it.
+here = pa.options(stealable=False)
 
 
 class Counter(pa.GenServer):

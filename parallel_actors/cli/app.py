@@ -142,7 +142,8 @@ def bench(
     """Measure this machine, beside the BEAM where erl and erlc are installed.
 
     Names: memory, spawn, start_link, cast, call, ping_pong, ring, fan_in, skynet, cross_call, cross_cast, payload,
-    fairness, monitors, selective_receive, scaling, restart, worker_death, startup, pause, idle, names, isolation.
+    fairness, monitors, selective_receive, scaling, steal, migrate, unbalanced_tree, restart, worker_death, startup,
+    pause, idle, names, isolation.
     """
     from parallel_actors.bench.runner import bench as measure
 
