@@ -132,13 +132,14 @@ def test_mail_moves_in_order(node: pa.ActorSystem) -> None:
     pid = server()
     gate = puppet(1)
     pa.cast(pid, "before")
-    asking = pa.send_request(pid, ("run", wait_for, (gate.pid,)))
+    asking = pa.send_request(pid, ("run", say_and_wait_for, (pa.self_(),)))
+    assert get() == "waiting"
     for number in range(100):
         pa.send(pid, number)
         pa.cast(pid, number)
     mover = pa.options(worker=2).spawn_monitor(migrate, pid, 1)
     gate.do(pa.send, pid, "late")
-    gate.do(pa.send, pid, ("open", gate.pid))
+    pa.send(pid, ("open", pa.self_()))
     assert asking.wait(WAIT) == "open"
     assert Puppet.reason_of(mover[1]) == "normal"
     assert worker_of(pid) == 1
@@ -244,6 +245,7 @@ def test_monitors_move_along_both_ways(node: pa.ActorSystem, first: int, then: i
     to(unwatched, first)
     refs = [hand.do(pa.monitor, each) for each in (pid, pid, pid, unwatched)]
     own = [told(pid, pa.monitor, target.pid) for _ in range(3)]
+    told(pid, pa.process_info, target.pid)  # goes the same way: they are in place
     to(pid, then)
     to(unwatched, then)
     hand.do(pa.demonitor, refs[1])
