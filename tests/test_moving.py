@@ -818,8 +818,9 @@ class Sender(pa.GenServer):
     def init(self, receiver: pa.Pid) -> Any:
         return pa.Ok((receiver, 0))
 
-    def handle_info(self, count: int, state: Any) -> Any:
+    def handle_info(self, message: Any, state: Any) -> Any:
         receiver, number = state
+        count: int = message
         for each in range(number, number + count):
             pa.send(receiver, (pa.self_(), each, bytes(0 if each % 7 else 20_000)))
         return pa.NoReply((receiver, number + count))

@@ -74,7 +74,7 @@ def test_everything_moves_under_load_and_kills(
                 os.kill(former, signal.SIGKILL)
             for _, ref in helpers:
                 down = pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=4 * WAIT)
-                assert down.reason in ("normal", pa.WorkerDown(victim, signal.SIGKILL), "noproc"), down
+                assert down.reason in ("normal", "noproc") or down.reason.worker == victim, down
             if kills and former:
                 await_replaced(system, victim, former)
             while (report := pa.receive(is_report, timeout=0, default=None)) is not None:
@@ -99,7 +99,8 @@ def test_everything_moves_under_load_and_kills(
                 down = pa.receive(pa.Down, timeout=WAIT)
                 downs.append(watches.pop(down.ref))
                 assert down.pid == downs[-1]
-                assert down.reason == pa.WorkerDown(victim, signal.SIGKILL), down
+                assert isinstance(down.reason, pa.WorkerDown), down
+                assert down.reason.worker == victim
                 assert not pa.is_alive(down.pid)
             assert set(downs).isdisjoint(living)
             total["dead"] += len(downs)
@@ -293,8 +294,11 @@ def test_a_worker_stands_still_while_a_process_moves(frail: pa.ActorSystem, who:
         assert Puppet.reason_of(watch) == "over"
         assert linked.do(get) == pa.Exit(pid, "over")
     else:
-        assert Puppet.reason_of(watch) == pa.WorkerDown(victim, signal.SIGKILL)
-        assert linked.do(get) == pa.Exit(pid, pa.WorkerDown(victim, signal.SIGKILL))
+        # Its exit status may come too late on a machine that is busy.
+        reason = Puppet.reason_of(watch)
+        assert isinstance(reason, pa.WorkerDown)
+        assert reason.worker == victim
+        assert linked.do(get) == pa.Exit(pid, reason)
         assert not pa.is_alive(pid)
         with pytest.raises(ENDS):
             pa.call(pid, "state", timeout=WAIT)
