@@ -132,13 +132,14 @@ def test_mail_moves_in_order(node: pa.ActorSystem) -> None:
     pid = server()
     gate = puppet(1)
     pa.cast(pid, "before")
-    asking = pa.send_request(pid, ("run", wait_for, (gate.pid,)))
+    asking = pa.send_request(pid, ("run", say_and_wait_for, (pa.self_(),)))
+    assert get() == "waiting"
     for number in range(100):
         pa.send(pid, number)
         pa.cast(pid, number)
     mover = pa.options(worker=2).spawn_monitor(migrate, pid, 1)
     gate.do(pa.send, pid, "late")
-    gate.do(pa.send, pid, ("open", gate.pid))
+    pa.send(pid, ("open", pa.self_()))
     assert asking.wait(WAIT) == "open"
     assert Puppet.reason_of(mover[1]) == "normal"
     assert worker_of(pid) == 1
@@ -244,6 +245,7 @@ def test_monitors_move_along_both_ways(node: pa.ActorSystem, first: int, then: i
     to(unwatched, first)
     refs = [hand.do(pa.monitor, each) for each in (pid, pid, pid, unwatched)]
     own = [told(pid, pa.monitor, target.pid) for _ in range(3)]
+    told(pid, pa.process_info, target.pid)  # goes the same way: they are in place
     to(pid, then)
     to(unwatched, then)
     hand.do(pa.demonitor, refs[1])
@@ -816,8 +818,9 @@ class Sender(pa.GenServer):
     def init(self, receiver: pa.Pid) -> Any:
         return pa.Ok((receiver, 0))
 
-    def handle_info(self, count: int, state: Any) -> Any:
+    def handle_info(self, message: Any, state: Any) -> Any:
         receiver, number = state
+        count: int = message
         for each in range(number, number + count):
             pa.send(receiver, (pa.self_(), each, bytes(0 if each % 7 else 20_000)))
         return pa.NoReply((receiver, number + count))

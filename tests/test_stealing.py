@@ -135,13 +135,14 @@ def test_tasks_are_taken(node: pa.ActorSystem, tmp_path: Path, gil: bool) -> Non
 
 
 def await_tasks(test: pa.Pid, fifo: str) -> list[Any]:
-    return list(pa.Task.async_stream(sit_as_item, [(test, fifo, n) for n in range(WORKERS)], max_concurrency=WORKERS))
+    items = [(test, fifo, number) for number in range(WORKERS)]
+    return list(pa.Task.async_stream(sit_as_item, items, max_concurrency=WORKERS, timeout=None))
 
 
 def sit_as_item(item: tuple[pa.Pid, str, int]) -> int:
     test, fifo, number = item
+    fd = os.open(fifo, os.O_RDWR)  # before it says so: what is written to a pipe that nobody has open is lost
     here(test, number)
-    fd = os.open(fifo, os.O_RDWR)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [TICK_SIGNAL])
     try:
         os.read(fd, 1)
