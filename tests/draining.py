@@ -9,14 +9,16 @@ from typing import Any
 
 import parallel_actors as pa
 
-__all__ = ["Counter", "Stubborn", "keep_calling", "never_end"]
+__all__ = ["Counter", "Stubborn", "hoard", "keep_calling", "never_end"]
+
+_HOARD: list[bytes] = []
 
 
 class Counter(pa.GenServer):
     """Counts what it is sent, per sender: each sender's numbers come in order, without a gap."""
 
-    def init(self, size: int = 0) -> Any:
-        return pa.Ok({"next": {}, "faults": [], "ballast": bytes(size), "notes": []})
+    def init(self) -> Any:
+        return pa.Ok({"next": {}, "faults": [], "notes": []})
 
     def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
         match request:
@@ -30,9 +32,6 @@ class Counter(pa.GenServer):
                 return pa.Reply((pa.worker_index(), os.getpid()), state)
             case ("run", function, args):
                 return pa.Reply(function(*args), state)
-            case ("grow", size):
-                state["ballast"] = os.urandom(size)
-                return pa.Reply(len(state["ballast"]), state)
         return super().handle_call(request, from_, state)
 
     def handle_cast(self, request: Any, state: Any) -> Any:
@@ -41,8 +40,6 @@ class Counter(pa.GenServer):
                 self._count(sender, number, state)
             case ("leave", reason):
                 return pa.Stop(reason, state)
-            case ("forget",):
-                state["ballast"] = b""
         return pa.NoReply(state)
 
     def handle_info(self, message: Any, state: Any) -> Any:
@@ -83,6 +80,12 @@ def keep_calling(asker: pa.Pid, servers: list[pa.Pid]) -> None:
             pa.cast(server, ("count", me, number + 1))
         number += 2
     pa.send(asker, ("called", number, faults))
+
+
+def hoard(size: int) -> int:
+    """Leak memory of this OS process. How much it is by now."""
+    _HOARD.append(os.urandom(size))
+    return sum(map(len, _HOARD))
 
 
 def never_end() -> None:

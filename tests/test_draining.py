@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import parallel_actors as pa
-from draining import Counter, Stubborn, keep_calling, never_end
+from draining import Counter, Stubborn, hoard, keep_calling, never_end
 from leaks import eventually
 from movables import WORKERS as STORM_WORKERS
 from movables import Listener, Talker, call_about, is_report, move_about
@@ -58,6 +58,11 @@ def is_free(worker: int) -> bool:
     scheduler = current_scheduler()
     assert scheduler is not None
     return scheduler.segment.slot(worker)[1] == FREE
+
+
+def died_with(worker: int, reason: object) -> bool:
+    """By what that worker was killed is not always known: on a busy machine its exit status can come too late."""
+    return isinstance(reason, pa.WorkerDown) and reason.worker == worker and reason.signal in (None, signal.SIGKILL)
 
 
 def gone(pid: int) -> bool:
@@ -179,7 +184,7 @@ def test_one_down_when_the_host_dies_after_the_home_has_left(node: pa.ActorSyste
     for _ in range(3):
         down = get()
         assert refs.pop(down.ref) == down.pid
-        assert pa.WorkerDown(host, signal.SIGKILL) == down.reason
+        assert died_with(host, down.reason)
     assert [None] * 3 == [pa.whereis(f"doomed {number}") for number in range(3)]
     assert all(pa.is_alive(pid) for pid in pids[3:])
     assert [False] * 3 == [pa.is_alive(pid) for pid in pids[:3]]
@@ -367,7 +372,7 @@ def storm(system: pa.ActorSystem, chance: random.Random, kills: bool) -> tuple[i
         os.kill(former, signal.SIGKILL)
     for _, ref in helpers:
         down = pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=4 * WAIT)
-        assert down.reason in ("normal", pa.WorkerDown(victim, signal.SIGKILL), "noproc"), down
+        assert down.reason in ("normal", "noproc") or died_with(victim, down.reason)
     if kills:
         eventually(lambda: system.worker_pids[victim] not in (0, former), "the host is replaced")
     while (report := pa.receive(is_report, timeout=0, default=None)) is not None:
@@ -376,9 +381,7 @@ def storm(system: pa.ActorSystem, chance: random.Random, kills: bool) -> tuple[i
     downs = [pa.receive(pa.Down, timeout=WAIT) for _ in range(len(watches) - len(living))]
     for down in downs:
         assert down.pid == watches.pop(down.ref)
-        # Its home may have heard of that when a move was over only; and a status can be late.
-        assert isinstance(down.reason, pa.WorkerDown)
-        assert victim == down.reason.worker
+        assert died_with(victim, down.reason)
     ends = {talker: pa.call(talker, "end", timeout=WAIT) for talker in talkers if talker in living}
     messages = 0
     for listener in listeners:
@@ -426,14 +429,12 @@ def test_many_homes_leave_while_everybody_talks_and_moves(seed: int) -> None:
 
 
 def test_a_worker_that_has_grown_is_replaced_and_nobody_notices(capfd: pytest.CaptureFixture[str]) -> None:
-    with pa.ActorSystem(workers=2, max_worker_rss=250 << 20) as system:
+    with pa.ActorSystem(workers=2, max_worker_rss=150 << 20) as system:
         quiet, large = counter(1, name="quiet"), counter(1)
-        watches = [pa.monitor(quiet), pa.monitor(large)]
+        watch = pa.monitor(quiet)
         _, former = pa.call(quiet, "where")
         assert [0, 1, 2] == [pa.call(quiet, ("count", number)) for number in range(3)]
-        assert 300 << 20 == pa.call(large, ("grow", 300 << 20), timeout=WAIT)
-        pa.cast(large, ("forget",))
-        pa.call(large, ("grow", 300 << 20), timeout=WAIT)
+        assert 160 << 20 == told(large, hoard, 160 << 20)
         eventually(lambda: system.worker_pids[1] not in (0, former) and gone(former), "another OS process goes on")
         assert quiet == pa.whereis("quiet")
         assert 3 == pa.call(quiet, ("count", 3), timeout=WAIT)
@@ -442,7 +443,21 @@ def test_a_worker_that_has_grown_is_replaced_and_nobody_notices(capfd: pytest.Ca
         assert system.worker_pids[1] == puppet(1).do(os.getpid)
         migrate(quiet, 1)
         assert (1, system.worker_pids[1]) == pa.call(quiet, "where")
+        assert 0 == told(large, hoard, 0)  # the leak has stayed behind
         pa.exit(quiet, "kill")
-        assert "killed" == Puppet.reason_of(watches[0])
+        assert "killed" == Puppet.reason_of(watch)
     assert "uses" in (text := capfd.readouterr().err)
     assert "another OS process goes on as worker 1" in text
+
+
+def test_a_limit_that_every_worker_exceeds_replaces_each_and_loses_nobody() -> None:
+    with pa.ActorSystem(workers=2, max_worker_rss=1) as system:
+        pids = [counter(worker) for worker in (0, 1) for _ in range(5)]
+        former = [pa.call(pids[0], "where")[1], pa.call(pids[-1], "where")[1]]
+        number = 0
+        while not all(map(gone, former)):
+            assert [number] * 10 == [pa.call(pid, ("count", number), timeout=WAIT) for pid in pids]
+            number += 1
+        assert [number] * 10 == [pa.call(pid, ("count", number), timeout=WAIT) for pid in pids]
+        assert [[]] * 10 == [pa.call(pid, "faults", timeout=WAIT) for pid in pids]
+        assert 2 == len(set(system.worker_pids) - set(former))
