@@ -191,7 +191,9 @@ class ActorSystem:
         if self._node is not None:
             raise ActorError("expected a system that is not running, got one that is: make another ActorSystem")
         with contextlib.ExitStack() as undo:  # whatever comes in between: Ctrl-C too
-            segment = Segment.create(self.options.worker_slots, self.options.guests, arena_bytes=self.options.arena_bytes)
+            segment = Segment.create(
+                self.options.worker_slots, self.options.guests, arena_bytes=self.options.arena_bytes
+            )
             undo.callback(segment.close)
             root, control, records = _start_root(segment, self.options)
             undo.callback(_end_root, root)

@@ -1,11 +1,12 @@
 """When a worker has more to do than another: which hands how much to which.
 
-The root asks `Balance.decide` a few times a second, with what the workers' slots say, and gives the order (SHED) to the worker that
-has too much. That one knows which of its processes compute (`Scheduler.hottest`) and moves some of them, as `migrate` does. Stealing is
-another matter: it takes what hasn't begun, and needs no order.
+The root asks `Balance.decide` ten times a second, with what the workers' slots say, and gives the order (SHED) to the
+worker that has too much. That one knows which of its processes compute (`Scheduler.hottest`) and moves some of them, as
+`migrate` does. Stealing is another matter: it takes what hasn't begun, and needs no order.
 
 So that nothing moves for ever: only a worker that others wait for, over several looks, hands over; at most half of the
-difference, so that it can't be the other way round afterwards; and both are left alone until the next looks show what came of it.
+difference, so that it can't be the other way round afterwards; and both are left alone until the next looks show what
+came of it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ class Balance:
             key=lambda worker: -loads[worker].queue,
         )
         takers = sorted(
-            (w for w, load in loads.items() if load.open and load.busy <= _SPARE and w not in self._rest and w not in full),
+            (
+                w
+                for w, load in loads.items()
+                if load.open and load.busy <= _SPARE and w not in self._rest and w not in full
+            ),
             key=lambda worker: loads[worker].busy,
         )
         orders = [

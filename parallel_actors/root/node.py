@@ -263,7 +263,7 @@ class Root:
                 process.kill()
                 process.join(_STATUS_TIMEOUT)
                 adopt_flights(self.segment, index)
-                code = process.exitcode     # it may have been killed before it could be watched
+                code = process.exitcode  # it may have been killed before it could be watched
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN if code is None else code, DOWN)
             elif post is not None:
                 # Nobody is there to go on with it: that is the end of those who have their home there.
