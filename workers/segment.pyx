@@ -425,9 +425,9 @@ cdef class Segment:
         """The workers that there are, by number: those that live, are being replaced, or leave. Other slots are free for more, or
         belong to the root, which forwards what comes for processes that have moved away from there.
         """
-        cdef uint32_t e, state
-        cdef uint32_t root = ld32_acquire(self.slot_at(self.root) + IN_PID)
+        cdef uint32_t e, state, root
         self._open()
+        root = ld32_acquire(self.slot_at(self.root) + IN_PID)
         found = []
         for e in range(self.workers):
             state = self.state(e)
