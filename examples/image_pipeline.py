@@ -1,7 +1,7 @@
 """Pictures through a pipeline: made, filtered on every core and written as PNGs, under a supervisor (needs NumPy).
 
     parallel-actors run examples/image_pipeline.py                          twelve pictures, into ./pictures
-    parallel-actors run examples/image_pipeline.py --count 100 --size 1024 --out /tmp/pictures
+    parallel-actors run examples/image_pipeline.py --count 100 --size 1024 --out big_pictures
     parallel-actors run examples/image_pipeline.py --crash                  kills a filter on the way
 
     Source -> (number, picture) -> Filter, one on each worker -> (number, picture) -> Writer
