@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from parallel_actors.gen_server import failed_with, launch
 from parallel_actors.process import is_whole
@@ -328,7 +328,7 @@ class Task(Pending[T]):
             raise ValueError(f'expected on_timeout to be "exit" or "kill_task", got {on_timeout!r}')
         wrapped = on_timeout == "kill_task"
         return stream(
-            lambda item: start(function, (item,), {}, linked=True),
+            lambda item, enlist: enlist(start(function, (item,), {}, linked=True)),
             items,
             max_concurrency,
             ordered=ordered,
@@ -349,8 +349,12 @@ def start(function: Callable[..., Any], args: Any, kwargs: Any, *, linked: bool)
     return Task(pid, ref, api.self_())
 
 
+# Starts the task of an item, and hands it to the second argument: before it begins, where nothing links it to the owner.
+Begin: TypeAlias = Callable[[Any, Callable[["Task[Any]"], None]], object]
+
+
 def stream(
-    begin: Callable[[Any], Task[Any]],
+    begin: Begin,
     items: Iterable[Any],
     max_concurrency: int | None,
     *,
@@ -360,7 +364,7 @@ def stream(
     wrapped: bool,
     linked: bool = True,
 ) -> Iterator[Any]:
-    """What `async_stream` gives; `begin` starts the task of an item, linked or not."""
+    """What `async_stream` gives; the tasks are started by `begin`, linked or not."""
     most = api.worker_count() if max_concurrency is None else max_concurrency
     if not is_whole(most, 1):
         raise ValueError(f"expected max_concurrency to be a whole number from 1, got {max_concurrency!r}")
@@ -379,7 +383,7 @@ class _Item:
 
 
 def _stream(
-    begin: Callable[[Any], Task[Any]],
+    begin: Begin,
     items: Iterator[Any],
     most: int,
     *,
@@ -393,6 +397,12 @@ def _stream(
     window: deque[_Item] = deque()  # begun, in order, their results not yet given
     running: dict[Ref, _Item] = {}
     more = True
+
+    def enlist(task: Task[Any]) -> None:
+        begun = _Item(task, None if timeout is None else time.monotonic() + timeout)
+        running[task.ref] = begun
+        window.append(begun)
+
     try:
         while True:
             if api.self_() != owner:
@@ -406,9 +416,7 @@ def _stream(
                 except StopIteration:
                     more = False
                     break
-                begun = _Item(begin(item), None if timeout is None else time.monotonic() + timeout)
-                window.append(begun)
-                running[begun.task.ref] = begun
+                begin(item, enlist)
             if not window:
                 return
             ready = window[0] if window[0].ended is not None or ordered else None

@@ -118,7 +118,7 @@ class TaskSupervisor(DynamicSupervisor):
     ) -> Iterator[T]:
         """`Task.async_stream`, its tasks children of `supervisor` (Elixir: `Task.Supervisor.async_stream/4,6`)."""
         return stream(
-            lambda item: _start(supervisor, function, (item,), {}, linked=True),
+            lambda item, enlist: _start(supervisor, function, (item,), {}, linked=True, enlist=enlist),
             items,
             max_concurrency,
             ordered=ordered,
@@ -143,7 +143,7 @@ class TaskSupervisor(DynamicSupervisor):
         if on_timeout not in ("exit", "kill_task"):
             raise ValueError(f'expected on_timeout to be "exit" or "kill_task", got {on_timeout!r}')
         return stream(
-            lambda item: _start(supervisor, function, (item,), {}, linked=False),
+            lambda item, enlist: _start(supervisor, function, (item,), {}, linked=False, enlist=enlist),
             items,
             max_concurrency,
             ordered=ordered,
@@ -159,7 +159,16 @@ def _child(supervisor: Server, body: Callable[..., Any], args: tuple[Any, ...], 
     return pid
 
 
-def _start(supervisor: Server, function: Callable[..., Any], args: Any, kwargs: Any, *, linked: bool) -> Task[Any]:
+def _start(
+    supervisor: Server,
+    function: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    *,
+    linked: bool,
+    enlist: Callable[[Task[Any]], object] = lambda _: None,
+) -> Task[Any]:
+    """`enlist` gets the task before it may begin: whenever the owner is killed, it is on the list, or it never begins."""
     if not callable(function):
         raise TypeError(f"expected a function to run as a task, got {function!r} ({type(function).__name__})")
     me = api.self_()
@@ -167,8 +176,10 @@ def _start(supervisor: Server, function: Callable[..., Any], args: Any, kwargs: 
     ref = api.monitor(pid, alias=True)
     if linked:
         api.link(pid)
+    task: Task[Any] = Task(pid, ref, me)
+    enlist(task)
     api.send(pid, (_GO, me, ref))
-    return Task(pid, ref, me)
+    return task
 
 
 def _wait_for_owner(owner: Pid, behalf: tuple[Pid, ...], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -2077,8 +2077,8 @@ def test_an_idle_server_holds_no_stack(node: pa.ActorSystem, here: int, there: i
         facts = looker.do(pa.process_info, pid)
         assert (facts["kind"], facts["current_stacktrace"], facts["message_queue_len"]) == ("callback", None, 0)
     occupy(pid)
+    eventually(lambda: looker.do(pa.process_info, pid, "current_stacktrace")[0].endswith(" park"), "it is parked")
     stack = looker.do(pa.process_info, pid, "current_stacktrace")
-    assert stack[0].endswith(" park")
     assert any(line.endswith("handle_cast") for line in stack)
 
 

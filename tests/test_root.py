@@ -468,13 +468,14 @@ def test_ctrl_c_in_a_program_with_a_system_is_a_keyboard_interrupt(embed: Start,
 @pytest.mark.contract("S9.4", partly=True)
 def test_a_keyboard_interrupt_that_is_caught_leaves_the_system_running(embed: Start) -> None:
     text = (
-        "\n    try:\n        pa.receive()\n    except KeyboardInterrupt:\n        print('caught', flush=True)\n"
+        "\n    try:\n        print('within', flush=True)\n        pa.receive()\n"
+        "    except KeyboardInterrupt:\n        print('caught', flush=True)\n"
         "    pid, ref = pa.spawn_monitor(print, 'still here')\n"
         # In one piece: the child's line, which the root writes, may come at the same time.
         "    print(pa.receive(pa.Down, timeout=30).reason + '\\n', end='')\n"
     )
     with embed(text) as running:
-        running.out.expect("up\n")
+        running.out.expect("within\n")
         running.ctrl_c()
         assert running.end() == 0
         assert {"caught", "still here", "normal", "child ends"} <= set(running.out.close().splitlines())

@@ -13,6 +13,8 @@ import pytest
 import parallel_actors as pa
 from contract import contract
 from leaks import eventually
+from parallel_actors import task_supervisor
+from parallel_actors.workers import api
 from puppets import WAIT, Puppet, mail, park, puppet
 
 
@@ -442,8 +444,8 @@ def opened(owner: Puppet, jobs: pa.Pid | None) -> list[pa.Ref]:
     return watch_tasks()
 
 
-def watch_tasks() -> list[pa.Ref]:
-    return [Puppet(pa.receive(("task", pa.Pid), timeout=WAIT)[1]).watch() for _ in range(2)]
+def watch_tasks(count: int = 2) -> list[pa.Ref]:
+    return [Puppet(pa.receive(("task", pa.Pid), timeout=WAIT)[1]).watch() for _ in range(count)]
 
 
 def await_kills(watches: list[pa.Ref]) -> None:
@@ -488,6 +490,40 @@ def iterate(asker: pa.Pid, jobs: pa.Pid) -> None:
 def test_a_killed_owner_takes_its_stream_along(me: pa.Pid, jobs: pa.Pid) -> None:
     owner = pa.options(worker=0).spawn(iterate, me, jobs)
     watches = watch_tasks()
+    pa.exit(owner, "kill")
+    await_kills(watches)
+
+
+class Halting:
+    """`api` for one process: its first send is its last act."""
+
+    def __init__(self, halted: pa.Pid, asker: pa.Pid) -> None:
+        self.halted, self.asker = halted, asker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(api, name)
+
+    def send(self, target: Any, message: Any) -> None:
+        api.send(target, message)
+        if api.self_() == self.halted:
+            api.send(self.asker, "sent")
+            park()
+
+
+def iterate_to_the_first_go(asker: pa.Pid, jobs: pa.Pid) -> None:
+    task_supervisor.api = Halting(pa.self_(), asker)  # type: ignore[attr-defined]
+    try:
+        list(pa.TaskSupervisor.async_stream_nolink(jobs, first_or_park, [(asker, 1)]))
+    finally:
+        task_supervisor.api = api  # type: ignore[attr-defined]
+
+
+@contract("S8.5", partly=True)
+def test_an_owner_killed_as_a_task_begins_takes_it_along(me: pa.Pid, jobs: pa.Pid) -> None:
+    """Found: the task was begun, and then put on the list of those that end with the stream."""
+    owner = pa.options(worker=0).spawn(iterate_to_the_first_go, me, jobs)
+    assert pa.receive("sent", timeout=WAIT)
+    watches = watch_tasks(1)
     pa.exit(owner, "kill")
     await_kills(watches)
 
