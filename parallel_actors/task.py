@@ -349,7 +349,7 @@ def start(function: Callable[..., Any], args: Any, kwargs: Any, *, linked: bool)
     return Task(pid, ref, api.self_())
 
 
-# Starts the task of an item, and hands it to the second argument: before it begins, where nothing links it to the owner.
+# Starts the task of an item, and hands it to the second argument, before it begins where nothing links it to the owner.
 Begin: TypeAlias = Callable[[Any, Callable[["Task[Any]"], None]], object]
 
 

@@ -168,7 +168,7 @@ def _start(
     linked: bool,
     enlist: Callable[[Task[Any]], object] = lambda _: None,
 ) -> Task[Any]:
-    """`enlist` gets the task before it may begin: whenever the owner is killed, it is on the list, or it never begins."""
+    """`enlist` gets the task before it may begin: whenever its owner is killed, it is on the list or never begins."""
     if not callable(function):
         raise TypeError(f"expected a function to run as a task, got {function!r} ({type(function).__name__})")
     me = api.self_()
