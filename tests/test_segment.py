@@ -31,7 +31,7 @@ def test_the_header_says_what_was_asked_for(segment: Segment) -> None:
     assert PAGE == slots
     assert PAGE + 2 * PAGE == rings  # five slots of 1024, to whole pages
     assert rings + 25 * (PAGE + 65536) == steals
-    assert steals + 2 * 64 * PAGE == names  # 64 slots for each worker
+    assert steals + 2 * 64 * 65536 == names  # 64 slots for each worker
     assert names + 262144 * 32 == store
     assert os.fstat(segment.fd).st_size == total
 

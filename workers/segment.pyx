@@ -93,7 +93,7 @@ cdef enum:
     SLOT_BYTES = 1024
     MAX_ENDPOINTS = 1024             # a slot's dirty map has 128 bytes
     NAME_BYTES = 262144 * 32
-    STEAL_BYTES = 64 * 4096          # a worker's slots: see steal.pyx
+    STEAL_BYTES = 64 * 65536         # a worker's slots: see steal.pyx
 
     # header
     AT_VERSION = 8

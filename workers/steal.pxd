@@ -10,7 +10,7 @@ cdef enum Stage:
 
 cdef enum:
     SLOTS = 64
-    ROOM = 4096 - 64    # bytes that fit into a slot
+    ROOM = 65536 - 64   # bytes that fit into a slot
 
 
 cdef class Exports:
@@ -18,8 +18,8 @@ cdef class Exports:
     cdef Segment segment
     cdef readonly uint32_t endpoint
     cdef readonly uint64_t used     # slots that aren't EMPTY, as far as the owner knows
-    cdef bint reserved
     cdef uint64_t *words            # what the owner has written to each slot last
+    cdef uint32_t *reserved         # bytes of each slot that memory is reserved for
 
     cdef int put(self, const char *a, size_t na, const char *b, size_t nb, int64_t now) except -2
     cdef bint take_back(self, int slot) noexcept

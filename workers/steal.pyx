@@ -4,7 +4,7 @@
 A worker writes a process that waits for its first turn into one of its 64 slots (`Exports.put`); it has it back with `take_back` when
 the turn has come, unless a thief was faster (`claim`, then `begin`). What is in a slot is the scheduler's business.
 
-**A slot** (4096 bytes): a word, moved by compare-and-swap, says who has it; then size u32, time of the export i64, and from 64 on the bytes.
+**A slot** (65536 bytes, of which memory is reserved for as much as was needed so far): a word, moved by compare-and-swap, says who has it; then size u32, time of the export i64, and from 64 on the bytes.
 
     word: stage 8 bits (EMPTY, READY, CLAIMED, BEGUN), thief 16, its incarnation 16, generation 24
 
@@ -25,7 +25,7 @@ from parallel_actors.workers.segment cimport (
 )
 
 cdef enum:
-    SLOT = 4096
+    SLOT = 65536
     IN_SIZE = 8
     IN_TIME = 16
     IN_BYTES = 64
@@ -56,7 +56,8 @@ cdef class Exports:
         self.segment = segment
         self.endpoint = endpoint
         self.words = <uint64_t *>calloc(SLOTS, sizeof(uint64_t))
-        if self.words == NULL:
+        self.reserved = <uint32_t *>calloc(SLOTS, sizeof(uint32_t))
+        if self.words == NULL or self.reserved == NULL:
             raise MemoryError
         # What an earlier incarnation has left is nobody's.
         st64_release(segment.slot_at(endpoint) + IN_READY, 0)
@@ -64,24 +65,25 @@ cdef class Exports:
 
     def __dealloc__(self):
         free(self.words)
+        free(self.reserved)
 
     cdef int put(self, const char *a, size_t na, const char *b, size_t nb, int64_t now) except -2:
-        """Write a and b into an empty slot, and offer it. Its number; -1: there is none, or no room for so much, or no memory for the slots."""
+        """Write a and b into an empty slot, and offer it. Its number; -1: there is none, or no room for so much, or no memory for it."""
         cdef int slot
         cdef uint32_t next
         cdef uint8_t *at
         cdef uint8_t *mine = self.segment.slot_at(self.endpoint)
         if na + nb > ROOM or self.used == <uint64_t>-1:
             return -1
-        if not self.reserved:
-            if self.segment.reserve_errno(self.segment.steals_at + <uint64_t>self.endpoint * SLOTS * SLOT, SLOTS * SLOT):
-                return -1
-            self.reserved = True
         next = ld32_relaxed(mine + IN_NEXT)
         while self.used >> next & 1:
             next = next + 1 & SLOTS - 1
         slot = <int>next
         at = slot_of(self.segment, self.endpoint, slot)
+        if self.reserved[slot] < IN_BYTES + na + nb:
+            if self.segment.reserve_errno(at - self.segment.base, IN_BYTES + na + nb):
+                return -1
+            self.reserved[slot] = <uint32_t>((IN_BYTES + na + nb + 4095) & ~<size_t>4095)
         # A new generation first: whoever has claimed it from our predecessor must not believe what we write now.
         self.words[slot] = made_word(READY, 0, 0, (ld64_relaxed(at) >> 40) + 1 & 0xFFFFFF)
         st64_release(at, self.words[slot] & ~<uint64_t>0xFF)
