@@ -245,7 +245,7 @@ def test_functions_of_main_are_taken(tmp_path: Path) -> None:
 def spawn_those_that_stay(test: pa.Pid) -> list[pa.Pid]:
     return [
         pa.options(worker=0).spawn(here, test, "worker="),
-        pa.spawn(here, test, "x" * 10_000),
+        pa.spawn(here, test, "x" * 70_000),
         pa.options(label=("no", "text")).spawn(here, test, "label"),  # type: ignore[arg-type]
         pa.spawn(here, test, "taken"),
     ]
