@@ -567,6 +567,80 @@ def test_without_the_forkserver_the_node_goes_on(actor_system: pa.ActorSystem) -
     assert Puppet.reason_of(watch) == KILLED_0
 
 
+@pytest.mark.contract("S9.2", partly=True)
+def test_the_forkserver_is_killed_while_it_starts_a_worker(actor_system: pa.ActorSystem) -> None:
+    """Found: the root waited for the new worker's number, got the end of the file instead, and died of it."""
+    (forkserver,) = forkservers(actor_system)
+    root = psutil.Process(actor_system.root_pid)
+    before = pipes(root)
+    forkserver.suspend()
+    former = kill_worker(actor_system, 0)
+    eventually(lambda: pipes(root) > before, "the root asks for a new worker")
+    forkserver.kill()
+    await_replaced(actor_system, 0, former)
+    assert puppet(0).do(pa.worker_index) == 0
+    assert puppet(1).do(pa.worker_index) == 1
+
+
+def pipes(process: psutil.Process) -> int:
+    count = 0
+    for fd in os.listdir(f"/proc/{process.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"/proc/{process.pid}/fd/{fd}").startswith("pipe:")
+    return count
+
+
+ORPHAN = """
+import contextlib, gc, os, signal, sys, time
+from multiprocess import forkserver
+from parallel_actors.workers.segment import Segment
+
+read = forkserver.read_signed
+late = sys.argv.pop(1) == "late"
+orphan = 0
+
+def killed(fd):
+    global orphan
+    forkserver.read_signed = successor
+    orphan = read(fd)
+    print("orphan", orphan, flush=True)
+    if late:
+        os.kill(orphan, signal.SIGSTOP)
+    else:
+        (segment,) = [found for found in gc.get_objects() if type(found) is Segment]
+        while segment.os_pid(0) != orphan:
+            time.sleep(0.001)
+    raise EOFError("unexpected EOF")
+
+def successor(fd):
+    forkserver.read_signed = read
+    pid = read(fd)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(orphan, signal.SIGCONT)
+    return pid
+
+forkserver.read_signed = killed
+from parallel_actors.cli import main
+main()
+"""
+
+
+@pytest.mark.contract("S9.2", partly=True)
+@pytest.mark.parametrize("when", ["late", "soon"])
+def test_a_worker_that_the_forkserver_could_not_tell_of_is_none(tmp_path: Path, when: str) -> None:
+    """The orphan comes to itself before the root gives it up, and is killed; or later, and has no place."""
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    (tmp_path / "hello.py").write_text(
+        "import parallel_actors as pa\ndef main():\n    print('hello', pa.worker_index())\n"
+    )
+    command = [sys.executable, "orphan.py", when, "run", "-w", "1", "hello.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    (orphan, pid), hello = (line.split() for line in done.stdout.splitlines())
+    assert (done.returncode, orphan, hello) == (0, "orphan", ["hello", "0"]), done.stderr
+    assert "worker 0 can't be started: the forkserver was killed; trying again" in done.stderr
+    eventually(lambda: not psutil.pid_exists(int(pid)), "the orphan has ended")
+
+
 @pytest.mark.contract("S9.5", partly=True)
 def test_forkserver_and_root_have_no_files(actor_system: pa.ActorSystem) -> None:
     # So there is nothing that could stay behind, whoever is killed.

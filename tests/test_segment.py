@@ -77,6 +77,22 @@ def test_a_second_mapping_is_the_same_memory(segment: Segment) -> None:
         other.close()
 
 
+def test_a_slot_is_taken_once_and_only_while_it_is_offered(segment: Segment) -> None:
+    segment.put_slot(0, 3, 2)
+    segment.offer_slot(0)
+    assert not segment.take_slot(0, 2, 4710)  # one of an earlier offer
+    assert segment.take_slot(0, 3, 4711)
+    assert not segment.take_slot(0, 3, 4712)
+    assert 4711 == segment.os_pid(0)
+    assert 4711 == segment.withdraw_slot(0)
+    assert 0 == segment.withdraw_slot(0)
+    assert not segment.take_slot(0, 3, 4713)
+    segment.put_slot(0, 0, 2)
+    segment.offer_slot(0)
+    assert 0 == segment.withdraw_slot(0)
+    assert not segment.take_slot(0, 0, 4714)
+
+
 def test_another_os_process_attaches_by_inherited_descriptors(segment: Segment) -> None:
     script = """
 import sys

@@ -511,11 +511,11 @@ class Halting:
 
 
 def iterate_to_the_first_go(asker: pa.Pid, jobs: pa.Pid) -> None:
-    task_supervisor.api = Halting(pa.self_(), asker)  # type: ignore[attr-defined]
+    vars(task_supervisor)["api"] = Halting(pa.self_(), asker)
     try:
         list(pa.TaskSupervisor.async_stream_nolink(jobs, first_or_park, [(asker, 1)]))
     finally:
-        task_supervisor.api = api  # type: ignore[attr-defined]
+        vars(task_supervisor)["api"] = api
 
 
 @contract("S8.5", partly=True)

@@ -104,7 +104,8 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
     if config.cpu is not None:
         os.sched_setaffinity(0, {config.cpu})
     segment = Segment.attach(memfd, eventfds, config.index)
-    segment.set_os_pid(config.index, os.getpid())
+    if not segment.take_slot(config.index, config.incarnation, os.getpid()):
+        os._exit(0)  # the forkserver was killed before it could tell the root of us: another one is this worker
     chunks.install()
     tick = make_tick()
     scheduler = Scheduler(

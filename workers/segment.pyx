@@ -87,6 +87,8 @@ cdef extern from *:
     int EFD_NONBLOCK
     int EFD_CLOEXEC
 
+cdef uint64_t WITHDRAWN = 0xFFFFFFFFFFFFFFFFULL
+
 cdef enum:
     PAGE = 4096
     VERSION = 2
@@ -115,6 +117,7 @@ cdef enum:
     # slot
     IN_PID = 8
     IN_LEAVING = 12
+    IN_TAKER = 16                    # incarnation (high 32), OS pid; or WITHDRAWN
     IN_PARKED = 128
     IN_PROCESSES = 256
     IN_RUNQ = 260
@@ -442,6 +445,31 @@ cdef class Segment:
     def set_os_pid(self, e, pid):
         """Say which OS process slot `e` belongs to. For its owner."""
         st32_release(self.slot_at(self._endpoint(e)) + IN_PID, pid)
+
+    # A worker's OS process takes its slot before it does anything: should the forkserver be killed between the fork and the word of
+    # it, nobody knows that child.
+
+    def offer_slot(self, e):
+        """Let one OS process be the present incarnation of worker `e`: the first that takes its slot. For the root, before it starts one."""
+        cdef uint8_t *slot = self.slot_at(self._endpoint(e))
+        st64_release(slot + IN_TAKER, <uint64_t>ld32_acquire(slot) << 32)
+
+    def take_slot(self, e, incarnation, pid):
+        """Be that incarnation of worker `e`. False: the root has withdrawn the offer, or another one has taken it."""
+        cdef uint8_t *slot = self.slot_at(self._endpoint(e))
+        cdef uint64_t offered = <uint64_t><uint32_t>incarnation << 32
+        if not cas64(slot + IN_TAKER, offered, offered | <uint32_t>pid):
+            return False
+        self.set_os_pid(e, pid)
+        return True
+
+    def withdraw_slot(self, e):
+        """Nobody takes the slot of worker `e` from now on. Returns the OS pid of who has taken it; 0: nobody."""
+        cdef uint8_t *slot = self.slot_at(self._endpoint(e))
+        while True:
+            taker = ld64_acquire(slot + IN_TAKER)
+            if cas64(slot + IN_TAKER, taker, WITHDRAWN):
+                return 0 if taker == WITHDRAWN else taker & 0xFFFFFFFF
 
     @property
     def phase(self):

@@ -226,6 +226,7 @@ class Root:
         self.segment.set_starting(index)
         # Live from here on, for the root: whatever is announced from now on waits in its ring.
         self.segment.put_slot(index, incarnation, LIVE)
+        self.segment.offer_slot(index)
         config = boot.WorkerConfig(
             index=index,
             incarnation=incarnation,
@@ -256,8 +257,13 @@ class Root:
         try:
             process.start()
             pidfd = os.pidfd_open(process.pid)
-        except OSError as error:
-            # No memory, no process table entry, no descriptor: it may be better in a moment.
+        except (OSError, EOFError) as error:
+            # No memory, no process table entry, no descriptor: it may be better in a moment. Or the forkserver was
+            # killed (EOFError): it may have forked before, and not have told of it.
+            orphan = self.segment.withdraw_slot(index) if isinstance(error, EOFError) else 0
+            if orphan:
+                _end_orphan(orphan)
+                adopt_flights(self.segment, index)
             if process.pid is not None:
                 # It runs, or ran, but can't be watched. What it may have done was done as this incarnation.
                 process.kill()
@@ -265,14 +271,16 @@ class Root:
                 adopt_flights(self.segment, index)
                 code = process.exitcode  # it may have been killed before it could be watched
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN if code is None else code, DOWN)
-            elif post is not None:
-                # Nobody is there to go on with it: that is the end of those who have their home there.
+            elif post is not None or isinstance(error, EOFError):
+                # Nobody is there to go on with it: that is the end of those who have their home there. Nor may who was
+                # forked and comes late take the next one's slot.
                 self._endpoint_ended(index, incarnation, CAUSE_UNKNOWN, DOWN)
+            why = "the forkserver was killed" if isinstance(error, EOFError) else str(error)
             if index in self._adding:
-                self._give_up(index, str(error))
+                self._give_up(index, why)
                 return
-            self.console.note(f"worker {index} can't be started: {error}; trying again")
-            self._failed(index, str(error))
+            self.console.note(f"worker {index} can't be started: {why}; trying again")
+            self._failed(index, why)
             self._to_start.add(index)
             return
         worker = Worker(index, incarnation, process, pidfd)
@@ -730,6 +738,17 @@ def _memory(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return (int(resident) - int(shared)) * _PAGE
+
+
+def _end_orphan(os_pid: int) -> None:
+    """Kill a worker that isn't known as a child of anybody, and wait for its end."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(os_pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], _STATUS_TIMEOUT)
+        finally:
+            os.close(pidfd)
 
 
 def _describe(cause: int) -> str:
