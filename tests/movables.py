@@ -150,6 +150,20 @@ def call_about(pids: list[pa.Pid], asker: pa.Pid, seconds: float, number: int) -
     pa.send(asker, ("calls", answers, failures, faults, slowest))
 
 
+def company(places: list[int]) -> tuple[list[pa.Pid], list[pa.Pid], dict[pa.Ref, pa.Pid]]:
+    """Listeners and talkers, one of each on these workers, who watch each other and talk already; monitors of all."""
+    listeners = [pa.options(worker=place).start(Listener) for place in places]
+    talkers = [pa.options(worker=place).start(Talker, listeners) for place in places]
+    for listener in listeners:
+        for talker in talkers:
+            pa.send(listener, ("watch", talker))
+            pa.send(talker, ("watch", listener))
+    watches = {pa.monitor(pid): pid for pid in (*listeners, *talkers)}
+    for talker in talkers:
+        pa.send(talker, "go")
+    return listeners, talkers, watches
+
+
 def is_report(message: object) -> bool:
     return isinstance(message, tuple) and message[0] in ("moves", "calls")
 
@@ -173,10 +187,22 @@ def own_work(test: pa.Pid, book: str, number: int, seconds: float, dice: float) 
     until = time.monotonic() + seconds
     facts = {"spawned": 0, "stolen": 0, "downs": 0, "lost": 0, "mail": 0, "linked": 0, "unbegun": 0}
     faults: list[Any] = []
+    said: dict[pa.Pid, list[Any]] = {}
+
+    def ended(pid: pa.Pid, reason: Any) -> None:
+        if reason == "normal":
+            if pid not in said:
+                faults.append(("ended without a word", pid))
+        elif isinstance(reason, pa.WorkerDown) and reason.worker != number:
+            facts["lost"] += 1
+            facts["unbegun"] += not begun_in(book, pid)
+        else:
+            faults.append(("reason", pid, reason))
+
     while time.monotonic() < until:
         refs: dict[pa.Ref, pa.Pid] = {}
         links: set[pa.Pid] = set()
-        said: dict[pa.Pid, list[Any]] = {}
+        said.clear()
         for _ in range(chance.randrange(1, 12)):
             count = chance.choice([0, 0, 3])
             args = (book, pa.self_(), count, chance.choice([0, 0, 2000]))
@@ -212,27 +238,13 @@ def own_work(test: pa.Pid, book: str, number: int, seconds: float, dice: float) 
                     facts["downs"] += 1
                     if refs.pop(ref, None) != pid:
                         faults.append(("a second Down", pid, reason))
-                    if reason == "normal":
-                        if pid not in said:
-                            faults.append(("ended without a word", pid))
-                    elif isinstance(reason, pa.WorkerDown) and reason.worker != number:
-                        facts["lost"] += 1
-                        facts["unbegun"] += not begun_in(book, pid)
-                    else:
-                        faults.append(("reason", pid, reason))
+                    ended(pid, reason)
                 case pa.Exit(pid=pid, reason=reason):
                     facts["linked"] += 1
                     if pid not in links:
                         faults.append(("a second Exit", pid, reason))
                     links.discard(pid)
-                    if reason == "normal":
-                        if pid not in said:
-                            faults.append(("ended without a word", pid))
-                    elif isinstance(reason, pa.WorkerDown) and reason.worker != number:
-                        facts["lost"] += 1
-                        facts["unbegun"] += not begun_in(book, pid)
-                    else:
-                        faults.append(("reason", pid, reason))
+                    ended(pid, reason)
     while (late := pa.receive(timeout=0, default=None)) is not None:
         faults.append(("late", late))
     pa.send(test, ("owned", number, facts, faults))

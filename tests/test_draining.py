@@ -18,7 +18,7 @@ import parallel_actors as pa
 from draining import Counter, Stubborn, hoard, keep_calling, never_end
 from leaks import eventually
 from movables import WORKERS as STORM_WORKERS
-from movables import Listener, Talker, call_about, is_report, move_about
+from movables import call_about, company, is_report, move_about
 from parallel_actors.root.node import FREE
 from parallel_actors.workers.api import migrate
 from parallel_actors.workers.scheduler import current_scheduler
@@ -348,16 +348,7 @@ def storm(system: pa.ActorSystem, chance: random.Random, kills: bool) -> tuple[i
     """Everybody talks and moves while the home of half of them is removed, and then a host dies. (messages, deaths)."""
     here = pa.self_()
     home = system.add_worker()
-    places = [home, 0, home, 1, home, 2]
-    listeners = [pa.options(worker=place).start(Listener) for place in places]
-    talkers = [pa.options(worker=place).start(Talker, listeners) for place in places]
-    for listener in listeners:
-        for talker in talkers:
-            pa.send(listener, ("watch", talker))
-            pa.send(talker, ("watch", listener))
-    watches = {pa.monitor(pid): pid for pid in (*listeners, *talkers)}
-    for talker in talkers:
-        pa.send(talker, "go")
+    listeners, talkers, watches = company([home, 0, home, 1, home, 2])
     helpers = [
         pa.options(worker=place).spawn_monitor(f, pids, here, 0.8, chance.randrange(1 << 30))
         for place in range(STORM_WORKERS)

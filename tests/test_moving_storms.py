@@ -19,7 +19,7 @@ import pytest
 
 import parallel_actors as pa
 from leaks import eventually
-from movables import ENDS, WORKERS, Listener, Talker, call_about, foreigners, is_report, length, move_about, own_work
+from movables import ENDS, WORKERS, Listener, call_about, company, foreigners, is_report, length, move_about, own_work
 from parallel_actors.workers.api import migrate
 from puppets import WAIT, Puppet, get, mail, puppet
 from test_stress import LENGTHS, await_replaced, seed, summary
@@ -46,15 +46,7 @@ def test_everything_moves_under_load_and_kills(
         here = pa.self_()
         while time.monotonic() - begin < seconds or total["rounds"] < 2:
             total["rounds"] += 1
-            listeners = [pa.options(worker=i % WORKERS).start(Listener) for i in range(6)]
-            talkers = [pa.options(worker=i % WORKERS).start(Talker, listeners) for i in range(6)]
-            for listener in listeners:
-                for talker in talkers:
-                    pa.send(listener, ("watch", talker))
-                    pa.send(talker, ("watch", listener))
-            watches = {pa.monitor(pid): pid for pid in (*listeners, *talkers)}
-            for talker in talkers:
-                pa.send(talker, "go")
+            listeners, talkers, watches = company([i % WORKERS for i in range(6)])
             victim = chance.randrange(WORKERS)
             helpers = [
                 pa.options(worker=i).spawn_monitor(f, pids, here, 0.6, chance.randrange(1 << 30))

@@ -244,6 +244,7 @@ cdef class Process:
 
     cdef Extra more(self)
     cdef int put_link(self, Pid other, Link link) except -1
+    cdef Link link_with(self, Pid other)
     cdef int put_monitor(self, Ref ref, Pid target) except -1
     cdef int put_watcher(self, Ref ref, Pid watcher) except -1
     cdef int append(self, object body) except -1

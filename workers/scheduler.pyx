@@ -438,6 +438,14 @@ cdef class Process:
         extra.links[other] = link
         return 0
 
+    cdef Link link_with(self, Pid other):
+        """The link with `other`; a new one, if there is none."""
+        cdef Link link = <Link>self.more().links.get(other)
+        if link is None:
+            link = Link()
+            self.put_link(other, link)
+        return link
+
     cdef int put_monitor(self, Ref ref, Pid target) except -1:
         cdef Extra extra = self.more()
         if extra.monitors is NONE:
@@ -1893,10 +1901,7 @@ cdef class Scheduler:
                 return self.take_link(q, other.lo, p.pid, link.own)
             if q is not None:
                 link.peer = link.own
-                link = <Link>q.more().links.get(p.pid)
-                if link is None:
-                    link = Link()
-                    q.put_link(p.pid, link)
+                link = q.link_with(p.pid)
                 link.own = link.peer = self.link_counter
                 return 0
             if not self.elsewhere(other.lo):
@@ -1926,12 +1931,8 @@ cdef class Scheduler:
             link.peer = link_id
             p.put_link(other, link)
             return self.take_exit(p, other, WorkerDown(hi_endpoint(other.hi)), BY_LINK, link_id)
-        link = <Link>p.more().links.get(other)
-        if link is None:
-            link = Link()
-            p.put_link(other, link)
-            self.tie(p, other)
-        link.peer = link_id
+        p.link_with(other).peer = link_id
+        self.tie(p, other)
         return 0
 
     cdef int remove_link(self, Process p, Pid other) except -1:
@@ -4005,12 +4006,8 @@ cdef class Scheduler:
         if kind == LINK:
             other = new_pid(head.b, head.c)
             dead = self.gone(other)
-            link = <Link>p.extra.links.get(other)
-            if link is None:
-                link = Link()
-                p.put_link(other, link)
-                self.tie(p, other)
-            link.peer = head.d
+            p.link_with(other).peer = head.d
+            self.tie(p, other)
             place.passed += 1
             place.late[other] = place.passed
         elif kind == MONITOR:
@@ -4473,12 +4470,8 @@ cdef class Scheduler:
             return 0
         if kind == LINKED_TO:
             other = new_pid(head.b, head.c)
-            link = <Link>p.extra.links.get(other)
-            if link is None:
-                link = Link()
-                p.put_link(other, link)
-                self.tie(p, other)
-            link.own = head.d
+            p.link_with(other).own = head.d
+            self.tie(p, other)
         elif kind == UNLINKED_FROM:
             other = new_pid(head.b, head.c)
             link = <Link>p.extra.links.get(other)
