@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -17,12 +19,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import parallel_actors as pa
 from contract import contract
 from leaks import eventually
 from parallel_actors.workers.preempt import TICK_SIGNAL
+from parallel_actors.workers.scheduler import current_scheduler
 from puppets import GUEST, WAIT, Puppet, get, mail, obey, place, puppet, take
 
 WORKERS = 3
@@ -276,6 +280,48 @@ def test_what_has_begun_is_never_taken(node: pa.ActorSystem, tmp_path: Path) -> 
 
 def spawn_puppets(count: int) -> list[pa.Pid]:
     return [pa.spawn(obey) for _ in range(count)]
+
+
+READY, CLAIMED, BEGUN = 1, 2, 3
+
+
+def take_by_hand(thief: int, stage: int) -> None:
+    """Do what a thief does to the one slot in which worker 0 offers something, up to a stage, and no further."""
+    scheduler = current_scheduler()
+    assert scheduler is not None
+    incarnation, _ = scheduler.segment.slot(thief)
+    with mmap.mmap(scheduler.segment.fd, 0) as memory:
+        slots, steals = (struct.unpack_from("=Q", memory, at)[0] for at in (32, 72))
+        ((at, word),) = [
+            (at, word)
+            for at in range(steals, steals + 64 * 65536, 65536)
+            if (word := struct.unpack_from("=Q", memory, at)[0]) & 0xFF == READY
+        ]
+        struct.pack_into("=Q", memory, at, word >> 40 << 40 | incarnation << 24 | thief << 8 | stage)
+        struct.pack_into("=Q", memory, slots + 768, 0)
+
+
+@contract("S9.7", partly=True)
+@pytest.mark.parametrize("stage", [CLAIMED, BEGUN], ids=["before it begins", "before anybody knows that it began"])
+def test_a_thief_dies_with_work_in_its_hands(actor_system: pa.ActorSystem, tmp_path: Path, stage: int) -> None:
+    """What had not begun runs, once; what had begun is dead, and isn't run again."""
+    thief = psutil.Process(actor_system.worker_pids[1])
+    thief.suspend()
+    with Owner(tmp_path, pa.spawn_monitor, here, pa.self_()) as owner:
+        take_by_hand(1, stage)
+        thief.kill()
+        eventually(lambda: actor_system.worker_pids[1] not in (0, thief.pid), "the thief is replaced")
+    pid, watch = owner.spawned
+    if stage == CLAIMED:
+        assert owner.puppet.do(next_down) == pa.Down(watch, pid, "normal")
+        assert [who for _, _, who in ran(1)] == [pid]
+    else:
+        assert owner.puppet.do(next_down) == pa.Down(watch, pid, pa.WorkerDown(1, signal.SIGKILL))
+    assert nobody_ran()
+
+
+def next_down() -> pa.Down:
+    return pa.receive(pa.Down, timeout=WAIT)
 
 
 # --- a process that was taken -----------------------------------------------------------------------------------------
