@@ -98,8 +98,9 @@ from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
 
 if TYPE_CHECKING:
-    from parallel_actors import sys_
+    from parallel_actors import application, sys_
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
+    from parallel_actors.application import Application, ApplicationInfo
     from parallel_actors.dynamic_supervisor import DynamicSupervisor
     from parallel_actors.partition_supervisor import PartitionSupervisor
     from parallel_actors.process import options
@@ -119,6 +120,8 @@ __all__ = [
     "ActorError",
     "ActorRef",
     "ActorSystem",
+    "Application",
+    "ApplicationInfo",
     "Backoff",
     "CallTimeout",
     "CallingSelf",
@@ -168,6 +171,7 @@ __all__ = [
     "add_worker",
     "alias",
     "ancestors",
+    "application",
     "areceive",
     "aremove_worker",
     "asleep",
@@ -231,6 +235,7 @@ __all__ = [
 # long as all the rest. Workers have them from the start (`parallel_actors.root.preload`).
 _LATER = {
     "actor": ("Actor", "ActorRef", "ReplyTo", "call_later", "delegate", "info", "ref"),
+    "application": ("Application", "ApplicationInfo"),
     "config": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
     "partition_supervisor": ("PartitionSupervisor",),

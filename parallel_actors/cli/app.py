@@ -11,7 +11,7 @@ from parallel_actors.cli.target import UsageError
 
 __all__ = ["app"]
 
-_TARGET_HELP = "FILE.py, FILE.py:FUNCTION, MODULE or MODULE:FUNCTION."
+_TARGET_HELP = "FILE.py, FILE.py:NAME, MODULE or MODULE:NAME, the name of a function or an application."
 
 app = typer.Typer(
     help="Erlang/OTP's actors on every core.",
@@ -77,11 +77,18 @@ def run(
         float | None,
         typer.Option(metavar="SECONDS", help="How long a stop waits for the processes to end. [default: 5]"),
     ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Set a key of the application's env; MODULE:NAME.KEY of one it needs."),
+    ] = None,
 ) -> None:
     """Run a program on every core.
 
-    Its function main (or FUNCTION) becomes the first process. Everything behind TARGET belongs to the program, options
+    Its function main (or NAME) becomes the first process. Everything behind TARGET belongs to the program, options
     too. It ends with exit code 0, with 1 when the first process failed, with 130 after Ctrl-C.
+
+    Where NAME is a class of Application, that and all that it needs are started; the program ends when it does, with
+    exit code 0 if it was stopped or ended normally, else 1.
 
     Each option can also be set by a variable (PARALLEL_ACTORS_WORKERS=4) or in [tool.parallel_actors] of
     pyproject.toml.
@@ -96,7 +103,7 @@ def run(
         "stop_timeout": stop_timeout,
     }
     try:
-        code = run_target(target, args or [], settings)
+        code = run_target(target, args or [], settings, env or ())
     except UsageError as error:
         typer.echo(f"Error: {error}", err=True)
         code = 2

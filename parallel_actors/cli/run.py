@@ -14,8 +14,8 @@ from parallel_actors.config import resolve_from
 __all__ = ["run"]
 
 
-def run(text: str, args: Sequence[str], settings: Mapping[str, object]) -> int:
-    """Run the program `text` and return the exit code of the command.
+def run(text: str, args: Sequence[str], settings: Mapping[str, object], env: Sequence[str] = ()) -> int:
+    """Run the program `text` and return the exit code of the command. env: "key=value", where it is an application.
 
     Raises UsageError for what can't be run, and for settings that don't fit.
     """
@@ -31,7 +31,7 @@ def run(text: str, args: Sequence[str], settings: Mapping[str, object]) -> int:
         return 1
     from parallel_actors.root import run_program
 
-    return run_program(target, list(args), options)
+    return run_program(target, list(args), options, **({"env": tuple(env)} if env else {}))
 
 
 def _option(name: str) -> str:
