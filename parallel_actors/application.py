@@ -454,13 +454,14 @@ class Master(GenServer):
         _tell(name, "started", pid)
         return Ok(running)
 
-    def handle_info(self, message: Any, running: Running) -> Any:
-        if isinstance(message, Exit) and message.pid == running.pid:
-            running.ended = message.reason
+    def handle_info(self, message: Any, state: Running) -> Any:
+        if isinstance(message, Exit) and message.pid == state.pid:
+            state.ended = message.reason
             return Stop("shutdown")
         return NoReply()
 
-    def terminate(self, reason: Any, running: Running) -> None:
+    def terminate(self, reason: Any, state: Running) -> None:
+        running = state
         by_itself = running.ended is not None
         try:
             running.state = running.app.prep_stop(running.state)

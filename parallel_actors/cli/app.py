@@ -81,6 +81,12 @@ def run(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Set a key of the application's env; MODULE:NAME.KEY of one it needs."),
     ] = None,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload", help="Load the program's modules anew when their files change; servers keep their state."
+        ),
+    ] = False,
 ) -> None:
     """Run a program on every core.
 
@@ -93,8 +99,14 @@ def run(
     Each option can also be set by a variable (PARALLEL_ACTORS_WORKERS=4) or in [tool.parallel_actors] of
     pyproject.toml.
     """
+    from parallel_actors.cli.run import More
     from parallel_actors.cli.run import run as run_target
 
+    more: More = {}
+    if env:
+        more["env"] = tuple(env)
+    if reload:
+        more["reload"] = True
     settings = {
         "workers": workers,
         "log_level": log_level,
@@ -103,7 +115,7 @@ def run(
         "stop_timeout": stop_timeout,
     }
     try:
-        code = run_target(target, args or [], settings, env or ())
+        code = run_target(target, args or [], settings, **more)
     except UsageError as error:
         typer.echo(f"Error: {error}", err=True)
         code = 2

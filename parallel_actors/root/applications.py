@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,9 @@ class Applications:
 
     # --- messages ---
 
-    def handle(self, message: tuple[Any, ...]) -> None:
+    def handle(self, message: Sequence[Any]) -> None:
         """One message ("application", ...) to the root."""
-        match message[1:]:
+        match tuple(message[1:]):
             case ("start", ref, name, type, needs, packed):
                 self._start(ref, name, type, needs, packed)
             case ("stop", ref, name):

@@ -25,6 +25,7 @@ from parallel_actors.workers.segment import Segment
 
 if TYPE_CHECKING:
     from parallel_actors.cli.target import Target
+    from parallel_actors.root.watch import Watch
 
 __all__ = ["run_program"]
 
@@ -36,7 +37,13 @@ class _Program:
     """One run of a program: its root, its main process, its signals and its exit code."""
 
     def __init__(
-        self, target: Target, args: list[str], options: Options, sys_path: list[str], env: tuple[str, ...]
+        self,
+        target: Target,
+        args: list[str],
+        options: Options,
+        sys_path: list[str],
+        env: tuple[str, ...],
+        reload: bool,
     ) -> None:
         self.target = target
         self.args = args
@@ -46,6 +53,11 @@ class _Program:
         self.segment = Segment.create(options.worker_slots, options.guests, arena_bytes=options.arena_bytes)
         self.root = Root(self.segment, options, sys_path, self.handle)
         self.root.applications.announce = True
+        self.watch: Watch | None = None
+        if reload:
+            from parallel_actors.root.watch import Watch
+
+            self.watch = Watch(self.root, target.directory, target.path)
 
     def run(self) -> int:
         ours, theirs = socket.socketpair()
@@ -72,12 +84,16 @@ class _Program:
     def ready(self) -> None:
         """All workers are up: the program starts. Called by the root's process."""
         api.spawn_with((0, None, "main", True, None), 2, _main, (self.target, self.args, self.env), {})
+        if self.watch is not None:
+            self.watch.start()
 
     def failed(self, why: str) -> None:
         self.code = 1
 
     def handle(self, message: Any) -> None:
-        if not isinstance(message, Down):
+        if self.watch is not None and isinstance(message, tuple) and message[:1] == ("watch",):
+            self.watch.handle(message)
+        if not isinstance(message, Down) or (self.watch is not None and self.watch.went_down(message)):
             return
         reason = message.reason
         if isinstance(reason, tuple) and len(reason) == 2 and reason[0] == _APPLICATION:
@@ -133,7 +149,9 @@ def _main(target: Target, args: list[str], env: tuple[str, ...]) -> Any:
     return program()
 
 
-def run_program(target: Target, args: list[str], options: Options, *, env: tuple[str, ...] = ()) -> int:
+def run_program(
+    target: Target, args: list[str], options: Options, *, env: tuple[str, ...] = (), reload: bool = False
+) -> int:
     """Run `target` on a node of its own, with this process as its root; returns the exit code.
 
     Args:
@@ -141,10 +159,11 @@ def run_program(target: Target, args: list[str], options: Options, *, env: tuple
         args: for the program's `sys.argv`.
         options: the node's settings.
         env: what `--env` says, "key=value" each, where the target is an application.
+        reload: whether to load the program's modules anew when their files change.
     """
     sys_path = list(sys.path)
     # Before the workers start: so each of them can import the program's modules by name.
     if target.directory not in sys_path:
         sys_path.insert(0, target.directory)
     forkserver.fork_first()
-    return _Program(target, args, options, sys_path, env).run()
+    return _Program(target, args, options, sys_path, env, reload).run()
