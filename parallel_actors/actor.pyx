@@ -14,7 +14,7 @@ from cpython.object cimport PyObject_Call, PyObject_GenericGetAttr
 from parallel_actors.workers.ident cimport Pid
 from parallel_actors.workers.scheduler cimport here
 
-from types import CoroutineType, GenericAlias, MethodType
+from types import CoroutineType, GenericAlias, MemberDescriptorType, MethodType
 
 from parallel_actors.gen_server import Defaults, NoReply, Reply, cast, reply, use_actors
 from parallel_actors.gen_server import call as call_server
@@ -512,8 +512,8 @@ cdef dict NO_KEYWORDS = {}
 
 
 cdef tuple slots_of(kind):
-    found = kind.__dict__.get("__slots__", ())
-    return tuple([name for name in ((found,) if type(found) is str else found) if name not in ("__dict__", "__weakref__")])
+    """The attributes of a class's own `__slots__`, private ones by the names that they really have."""
+    return tuple([name for name, each in kind.__dict__.items() if type(each) is MemberDescriptorType])
 
 
 cdef object settled(result):

@@ -167,9 +167,10 @@ def _reload(which: Callable[[], list[str]], timeout: float) -> Reloaded:
             done.failed.update(failed)
             done.busy += busy
     finally:
-        for pid, watch in agents.items():
+        for pid in agents:
             api.send(pid, (ref, "release"))
-            api.demonitor(watch, flush=True)
+        for watch in agents.values():
+            api.receive(Down(watch, ANY, ANY))
     return done
 
 

@@ -351,6 +351,54 @@ def test_an_application_whose_worker_dies_is_started_again(actor_system: pa.Acto
     assert downs("Above") == told(4)
 
 
+class Lingering(pa.GenServer):
+    """Ends when it is told to; until then it has its name."""
+
+    def init(self) -> None:
+        pa.trap_exit(True)
+        tell("up", pa.self_())
+
+    def terminate(self, reason: Any, state: Any) -> None:
+        tell("ending", pa.self_())
+        pa.receive("end")
+
+
+class Lingers(pa.Application):
+    def start(self, args: Any) -> Any:
+        here = pa.worker_index()
+        assert here is not None
+        return pa.Supervisor.start_link([pa.child(Lingering, name="lingering", worker=1 - here, shutdown="infinity")])
+
+
+@contract("S8.6", "S9.2", partly=True)
+def test_what_a_dead_worker_has_left_elsewhere_ends_before_the_tree_is_started_again(
+    actor_system: pa.ActorSystem,
+) -> None:
+    pa.register(THE_TEST, pa.self_())
+    pa.application.start(Lingers)
+    ((_, former),) = told(1)
+    os.kill(actor_system.worker_pids[1 - former.worker], signal.SIGKILL)
+    assert [("ending", former)] == told(1)
+    pa.send(former, "end")
+    ((_, later),) = told(1)
+    assert former != later
+    eventually(lambda: ["Lingers"] == running(), "it is up again")
+    pa.send(later, "end")
+    pa.application.stop(Lingers)
+
+
+class Deadly(pa.Application):
+    def start(self, args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contract("S8.6", partly=True)
+def test_an_application_that_kills_its_workers_is_given_up(actor_system: pa.ActorSystem) -> None:
+    with pytest.raises(pa.StartError, match="Deadly did not start: it died with its worker more than 3 times in 5 s"):
+        pa.application.start(Deadly)
+    assert [] == running()
+
+
 @contract("S8.6", partly=True)
 def test_an_application_moves_from_a_worker_that_leaves(actor_system: pa.ActorSystem) -> None:
     pa.register(THE_TEST, pa.self_())

@@ -199,9 +199,11 @@ class Applications:
             self._answer(ref, False, ("failed", text, word[2] if word is not None and how == "failed" else None))
         for ref in found.stoppers:
             self._answer(ref, True, None)
-        if self._root.stop_phase:
+        if self._root.stop_phase == 1:
             self._stopped.append(found.name)
             self._stop_next()
+        elif self._root.stop_phase:
+            pass  # it is being killed
         elif found.ordered:
             if found.name == self._main:
                 self._stop_node(0)
@@ -241,7 +243,7 @@ class Applications:
             then()
 
     def give_up(self) -> None:
-        """The time for it is over: whatever runs still is killed by whoever calls this."""
+        """The time for it is over, or nobody wants to wait: whatever runs still is killed by whoever calls this."""
+        if self._then is not None and self.announce:
+            self._root.console.note(f"killed before they had stopped: {', '.join(reversed(self._running))}")
         self._then = None
-        if self._running and self.announce:
-            self._root.console.note(f"did not stop in time: {', '.join(reversed(self._running))}")
