@@ -52,7 +52,6 @@ class _Program:
         self.interrupts = 0
         self.segment = Segment.create(options.worker_slots, options.guests, arena_bytes=options.arena_bytes)
         self.root = Root(self.segment, options, sys_path, self.handle)
-        self.root.applications.announce = True
         self.watch: Watch | None = None
         if reload:
             from parallel_actors.root.watch import Watch
@@ -129,6 +128,7 @@ class _Program:
                 self.code = 128 + number
                 name = "interrupted" if number == signal.SIGINT else "SIGTERM"
                 self.root.console.note(f"{name}: stopping (Ctrl-C again: stop now)")
+                self.root.applications.announce = True
             self.root.stop(max(phase, self.root.stop_phase + 1) if phase > 1 else 1)
 
 
