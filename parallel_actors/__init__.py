@@ -98,8 +98,10 @@ from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
 
 if TYPE_CHECKING:
-    from parallel_actors import sys_
+    from parallel_actors import application, code, sys_
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
+    from parallel_actors.application import Application, ApplicationInfo
+    from parallel_actors.code import Reloaded, reload
     from parallel_actors.dynamic_supervisor import DynamicSupervisor
     from parallel_actors.partition_supervisor import PartitionSupervisor
     from parallel_actors.process import options
@@ -119,6 +121,8 @@ __all__ = [
     "ActorError",
     "ActorRef",
     "ActorSystem",
+    "Application",
+    "ApplicationInfo",
     "Backoff",
     "CallTimeout",
     "CallingSelf",
@@ -148,6 +152,7 @@ __all__ = [
     "ProcessKilled",
     "ReceiveTimeout",
     "Ref",
+    "Reloaded",
     "RemoteError",
     "Reply",
     "ReplyTo",
@@ -168,6 +173,7 @@ __all__ = [
     "add_worker",
     "alias",
     "ancestors",
+    "application",
     "areceive",
     "aremove_worker",
     "asleep",
@@ -177,6 +183,7 @@ __all__ = [
     "cancel_timer",
     "cast",
     "child",
+    "code",
     "delegate",
     "demonitor",
     "exit",
@@ -196,6 +203,7 @@ __all__ = [
     "ref",
     "register",
     "registered",
+    "reload",
     "remove_worker",
     "reply",
     "run_blocking",
@@ -231,6 +239,8 @@ __all__ = [
 # long as all the rest. Workers have them from the start (`parallel_actors.root.preload`).
 _LATER = {
     "actor": ("Actor", "ActorRef", "ReplyTo", "call_later", "delegate", "info", "ref"),
+    "application": ("Application", "ApplicationInfo"),
+    "code": ("Reloaded", "reload"),
     "config": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
     "partition_supervisor": ("PartitionSupervisor",),

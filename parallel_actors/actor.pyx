@@ -14,12 +14,13 @@ from cpython.object cimport PyObject_Call, PyObject_GenericGetAttr
 from parallel_actors.workers.ident cimport Pid
 from parallel_actors.workers.scheduler cimport here
 
-from types import CoroutineType, GenericAlias, MethodType
+from types import CoroutineType, GenericAlias, MemberDescriptorType, MethodType
 
 from parallel_actors.gen_server import Defaults, NoReply, Reply, cast, reply, use_actors
 from parallel_actors.gen_server import call as call_server
 from parallel_actors.request import ask, send_request
 from parallel_actors.workers.api import self_, whereis
+from parallel_actors.workers.codec import newest
 from parallel_actors.workers.errors import NotRegistered
 from parallel_actors.workers.patterns import matches
 
@@ -277,8 +278,8 @@ class Actor:
     `async def`. What a method raises ends the actor, and is raised in the caller as a `RemoteError`: a supervisor
     begins anew. To end in order, raise `ProcessExit("normal")`.
 
-    Optional methods, as in `GenServer`: `terminate(self, reason)`, and `format_status(self, status)`, whose "state" is
-    a dict of the instance's attributes.
+    Optional methods, as in `GenServer`: `terminate(self, reason)`, `format_status(self, status)`, whose "state" is a
+    dict of the instance's attributes, and `code_change(self, version, extra)`, which sets what the new class needs.
     """
 
     _actor_methods = {}         # name -> Method
@@ -349,6 +350,12 @@ cdef class ActorRef:
         return made
 
     def __getattr__(self, name):
+        now = newest(self.kind)
+        if now is not self.kind and hasattr(now, "_actor_methods"):     # its module was loaded anew
+            self.kind = now
+            self.methods = now._actor_methods
+            if name in self.methods:
+                return getattr(self, name)
         raise AttributeError(no_attribute(self.kind, name), name=name, obj=self)
 
     def __setattr__(self, name, value):
@@ -434,6 +441,11 @@ cdef class Served:
         return self.kind.__qualname__       # what reports call it
 
     @property
+    def actor(self):
+        """The class."""
+        return self.kind
+
+    @property
     def terminate(self):
         """There is one only where the class has one: a server without it ends at once."""
         if not hasattr(self.kind, "terminate"):
@@ -462,6 +474,19 @@ cdef class Served:
                 return NoReply()
         return Defaults(self.kind.__qualname__).handle_info(message, state)
 
+    def code_change(self, version, state, extra):
+        """An instance of this class with the attributes of the one before: that one stays what it is, if this fails."""
+        made = self.kind.__new__(self.kind)
+        for kind in type(state).__mro__:
+            for slot in slots_of(kind):
+                if hasattr(state, slot):
+                    object.__setattr__(made, slot, getattr(state, slot))
+        if hasattr(state, "__dict__"):
+            made.__dict__.update(state.__dict__)
+        if hasattr(made, "code_change"):
+            settled(made.code_change(version, extra))
+        return made
+
     def format_status(self, status):
         made = status["state"]
         shown = {**status, "state": getattr(made, "__dict__", made)}
@@ -484,6 +509,11 @@ cdef class Served:
 
 
 cdef dict NO_KEYWORDS = {}
+
+
+cdef tuple slots_of(kind):
+    """The attributes of a class's own `__slots__`, private ones by the names that they really have."""
+    return tuple([name for name, each in kind.__dict__.items() if type(each) is MemberDescriptorType])
 
 
 cdef object settled(result):

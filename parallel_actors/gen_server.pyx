@@ -25,6 +25,7 @@ import types
 from greenlet import GreenletExit
 
 from parallel_actors.workers import api
+from parallel_actors.workers.codec import decode_bytes, encode_bytes, newest
 from parallel_actors.workers.errors import (
     ActorError, CallingSelf, CallTimeout, MailboxFull, NodeDown, NoProc, ProcessExit, RemoteError, StartError,
 )
@@ -326,7 +327,8 @@ cdef class Server(Handler):
         self.title = title_of(target)
 
     def __reduce__(self):
-        """It moves to another worker, between two messages."""
+        """It moves to another worker, between two messages; but not while these may differ in their code."""
+        stays_while_loading()
         return moved_server, (self.callbacks, self.title, self.state, self.parent, self.timer, self.awaited, self.timeouts, self.debug)
 
     @property
@@ -519,18 +521,24 @@ cdef class Server(Handler):
         if not self.suspended:
             raise ActorError("expected a suspended server, got one that runs: suspend() it before change_code()")
         former = self.callbacks
+        kind = kind_of(former)
+        actor = serve is not None and isinstance(former, serve)
         if target is None:
-            target = former if isinstance(former, types.ModuleType) else newest(type(former))
-        if hasattr(target, "_actor_methods") or not (
-                isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):
+            target = latest(kind)
+        if version is None:
+            version = getattr(kind, "vsn", None)
+        if actor and not (isinstance(target, type) and issubclass(target, actor_class)):
+            raise TypeError(f"expected a class of Actor to change a typed actor to, got {target!r}")
+        if not actor and (hasattr(target, "_actor_methods") or not (
+                isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None)))):
             raise TypeError(f"expected a class or a module with init() to change to, got {target!r}")
         try:
-            self.callbacks = target() if isinstance(target, type) else target
-            self.state = self.run(self.callback("code_change")(version, self.state, extra))
+            self.callbacks = serve(target) if actor else target() if isinstance(target, type) else target
+            self.state = self.run(self.callback("code_change")(version, carried(self.scheduler, self.state), extra))
         except BaseException:
             self.callbacks = former
             raise
-        self.title = title_of(target)
+        self.title = title_of(self.callbacks if actor else target)
         self.find_handlers()
         if self.has_own("terminate"):
             p.flags |= TERMINATES
@@ -671,6 +679,7 @@ cdef class Server(Handler):
 
 def moved_server(callbacks, title, state, parent, timer, awaited, timeouts, debug):
     """The server that another worker has packed."""
+    stays_while_loading()
     cdef Server server = Server.__new__(Server)
     server.scheduler = here()
     server.callbacks = callbacks
@@ -740,12 +749,62 @@ cdef object shown_reason(reason):
     return reason
 
 
-cdef object newest(kind):
-    """The class as its module has it now: the module may have been loaded anew."""
+cdef object latest(kind):
+    """The module of callbacks, or the class, as it is now: it may have been loaded anew."""
+    if isinstance(kind, types.ModuleType):
+        return sys.modules.get(kind.__name__, kind)
     found = sys.modules.get(kind.__module__)
     for name in kind.__qualname__.split("."):
         found = getattr(found, name, None)
     return found if isinstance(found, type) else kind
+
+
+cdef object kind_of(callbacks):
+    """What the user has written: a class, of a typed actor too, or a module."""
+    if isinstance(callbacks, types.ModuleType):
+        return callbacks
+    return callbacks.actor if serve is not None and isinstance(callbacks, serve) else type(callbacks)
+
+
+cdef object carried(Scheduler s, state):
+    """The state of a server as its new code has it: instances of classes that were loaded anew are such of the new ones.
+
+    One that can't be pickled stays as it is.
+    """
+    if not code_loaded:
+        return state
+    try:
+        return decode_bytes(s.codec, encode_bytes(s.codec, state))
+    except Exception:
+        return state
+
+
+cdef bint code_loaded = False, code_loading = False
+
+
+def loading_code(bint now):
+    """New code is being loaded, on this worker or on another: servers stay where they are. (Or: it was, and they may move.)"""
+    global code_loaded, code_loading
+    code_loaded = True
+    code_loading = now
+
+
+cdef int stays_while_loading() except -1:
+    if code_loading:
+        raise ActorError("expected a server to be moved at another time, got one that stays: new code is being loaded")
+    return 0
+
+
+def servers_here():
+    """The servers that run on this worker: (pid, their class or module)."""
+    cdef Scheduler s = here()
+    cdef Process p
+    found = []
+    for table in (s.table, *s.foreign):
+        for p in (<dict>table).values() if table else ():
+            if type(p.body) is Server:
+                found.append((p.pid, kind_of((<Server>p.body).callbacks)))
+    return found
 
 
 class System(tuple):
@@ -786,6 +845,7 @@ def tagged_call(server, request):
 
 def boot(target, args, kwargs, Ref starter):
     """The body of a server process, until its Loop. starter: the reference of the word that its starter waits for."""
+    target = newest(target)         # whoever starts it may be of the code before
     if actor_class is not None and isinstance(target, type) and issubclass(target, actor_class):
         target = serve(target)
     return (<Server>Server(target)).boot(args, kwargs, starter)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from parallel_actors.gen_server import IGNORE, GenServer, NoReply, Ok, Reply, Stop, call
 from parallel_actors.process import Choices, MailboxPolicy, SpawnOptions, is_whole, options
 from parallel_actors.workers import api
+from parallel_actors.workers.codec import newest
 from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, StartError
 from parallel_actors.workers.ident import Pid
 from parallel_actors.workers.reasons import Crash, Exit, Shutdown, WorkerDown, is_orderly
@@ -270,7 +271,7 @@ def start_child_of(spec: ChildSpec, extra: tuple[Any, ...] = ()) -> Pid | None:
         if isinstance(spec.target, (type, ModuleType)):
             started = chosen.start_link(spec.target, *extra, *spec.args, **spec.kwargs)
             return getattr(started, "__pid__", started)
-        return chosen.spawn_link(spec.target, *extra, *spec.args, **spec.kwargs)
+        return chosen.spawn_link(newest(spec.target), *extra, *spec.args, **spec.kwargs)
     except StartError:
         raise
     except NameTaken as error:

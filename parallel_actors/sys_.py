@@ -125,7 +125,9 @@ def change_code(
 ) -> None:
     """Have a suspended server go on with other code (OTP: `sys:change_code/4,5`).
 
-    Its callback `code_change(version, state, extra)`, of the new code, makes the new state of the old one.
+    Its callback `code_change(version, state, extra)`, of the new code, makes the new state of the old one. A typed
+    actor's is `code_change(self, version, extra)`: `self` is of the new class, with the attributes of the old instance.
+    `reload` does this for all servers of a module.
 
     >>> import parallel_actors as pa
     >>> class Pairs(pa.GenServer):
@@ -142,12 +144,13 @@ def change_code(
     Args:
         server: a pid or a registered name.
         target: the new class or module of callbacks; None: the same, as its module has it now.
-        version, extra: for `code_change`.
+        version: what the old code is called, for `code_change`; None: the attribute `vsn` of the old class or module.
+        extra: for `code_change`.
         timeout: seconds to wait at most.
 
     Raises:
         ActorError: it isn't suspended.
-        TypeError: it is a typed actor, or `target` is no class or module with `init`.
+        TypeError: `target` is no class or module with `init`, or for a typed actor no class of Actor.
         What `code_change` raises; code and state stay as they are then. And as `get_state`.
     """
     _ask(server, timeout, "change_code", target, version, extra)

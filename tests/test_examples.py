@@ -439,6 +439,18 @@ def test_crash_reports_name_the_process_and_the_line(tmp_path: Path) -> None:
     assert 2 == done.stderr.count("    return number / 0\n")
 
 
+def test_shop_closes_when_its_customers_have_gone(tmp_path: Path) -> None:
+    options = ("--env", "customers=3", "--env", "shop:Warehouse.apples=20")
+    done = run(tmp_path, "shop.py:App", options=options)
+    assert (0, "") == (done.returncode, done.stderr)
+    lines = [line for line in done.stdout.splitlines() if "is open" not in line]
+    assert [
+        "3 customers bought 20 apples for 60",
+        "the shop closes: 60 taken",
+        "the warehouse closes: 0 apples are left",
+    ] == lines
+
+
 def test_crash_needs_two_workers(tmp_path: Path) -> None:
     done = run(tmp_path, "crash.py", workers=1)
     assert (1, "") == (done.returncode, done.stdout)

@@ -761,6 +761,40 @@ cdef bint resolves(object o, object module, object qualname) except -1:
     return holder is o
 
 
+# Classes and functions whose module was loaded anew since (`parallel_actors.code`): each stands for what has its name now.
+_superseded = weakref.WeakSet()
+
+
+def supersede(object things):
+    """The names of these functions and classes mean others from now on."""
+    _superseded.update(things)
+
+
+def newest(object o):
+    """What has the name of `o` now, where the module of `o` was loaded anew, and has that name still; else `o`."""
+    if not _superseded or not isinstance(o, (type, types.FunctionType)) or o not in _superseded:
+        return o
+    try:
+        return named(o.__module__, o.__qualname__)
+    except (ImportError, AttributeError):
+        return o
+
+
+def named(str module, str qualname):
+    """The class or function of that name, as it is here and now."""
+    found = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+cdef object by_name(object o):
+    """How one whose name means another now is pickled; None: it isn't one."""
+    if not _superseded or o not in _superseded or newest(o) is o:
+        return None
+    return named, (o.__module__, o.__qualname__)
+
+
 cdef bint by_reference(object o, object module, object qualname) except -1:
     """Whether every worker finds the same thing under its name."""
     return not is_main(module) and resolves(o, module, qualname) and not by_value_module(module)
@@ -1117,6 +1151,9 @@ cdef class Writer:
                     return type, (NotImplemented,)
                 if whole is not None:
                     return _cp._builtin_type, (whole,)
+            whole = by_name(cls)
+            if whole is not None:
+                return whole
         whole = self.reference(cls, module, name)
         return reduce_class(cls) if whole is None else whole
 
@@ -1128,6 +1165,9 @@ cdef class Writer:
         cdef dict attributes, slots, globals
         if by_reference(function, module, name):
             return NotImplemented
+        whole = by_name(function)
+        if whole is not None:
+            return whole
         whole = self.reference(function, module, name)
         if whole is not None:
             return whole

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, final
 
+from parallel_actors.workers.codec import Codec
 from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.limit import ReportLimit
 from parallel_actors.workers.preempt import Tick
@@ -44,6 +45,8 @@ class Scheduler:
     ) -> None: ...
     @property
     def segment(self) -> Segment: ...
+    @property
+    def codec(self) -> Codec: ...
     @property
     def endpoint(self) -> int: ...
     @property

@@ -11,7 +11,7 @@ from parallel_actors.cli.target import UsageError
 
 __all__ = ["app"]
 
-_TARGET_HELP = "FILE.py, FILE.py:FUNCTION, MODULE or MODULE:FUNCTION."
+_TARGET_HELP = "FILE.py, FILE.py:NAME, MODULE or MODULE:NAME, the name of a function or an application."
 
 app = typer.Typer(
     help="Erlang/OTP's actors on every core.",
@@ -77,17 +77,36 @@ def run(
         float | None,
         typer.Option(metavar="SECONDS", help="How long a stop waits for the processes to end. [default: 5]"),
     ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Set a key of the application's env; MODULE:NAME.KEY of one it needs."),
+    ] = None,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload", help="Load the program's modules anew when their files change; servers keep their state."
+        ),
+    ] = False,
 ) -> None:
     """Run a program on every core.
 
-    Its function main (or FUNCTION) becomes the first process. Everything behind TARGET belongs to the program, options
+    Its function main (or NAME) becomes the first process. Everything behind TARGET belongs to the program, options
     too. It ends with exit code 0, with 1 when the first process failed, with 130 after Ctrl-C.
+
+    Where NAME is a class of Application, that and all that it needs are started; the program ends when it does, with
+    exit code 0 if it was stopped or ended normally, else 1.
 
     Each option can also be set by a variable (PARALLEL_ACTORS_WORKERS=4) or in [tool.parallel_actors] of
     pyproject.toml.
     """
+    from parallel_actors.cli.run import More
     from parallel_actors.cli.run import run as run_target
 
+    more: More = {}
+    if env:
+        more["env"] = tuple(env)
+    if reload:
+        more["reload"] = True
     settings = {
         "workers": workers,
         "log_level": log_level,
@@ -96,7 +115,7 @@ def run(
         "stop_timeout": stop_timeout,
     }
     try:
-        code = run_target(target, args or [], settings)
+        code = run_target(target, args or [], settings, **more)
     except UsageError as error:
         typer.echo(f"Error: {error}", err=True)
         code = 2

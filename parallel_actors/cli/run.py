@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
+from typing import TypedDict, Unpack
 
 from parallel_actors.cli.target import UsageError, parse_target
 from parallel_actors.config import resolve_from
@@ -14,7 +15,14 @@ from parallel_actors.config import resolve_from
 __all__ = ["run"]
 
 
-def run(text: str, args: Sequence[str], settings: Mapping[str, object]) -> int:
+class More(TypedDict, total=False):
+    """What else the command can be told; see `run_program`."""
+
+    env: tuple[str, ...]
+    reload: bool
+
+
+def run(text: str, args: Sequence[str], settings: Mapping[str, object], **more: Unpack[More]) -> int:
     """Run the program `text` and return the exit code of the command.
 
     Raises UsageError for what can't be run, and for settings that don't fit.
@@ -31,7 +39,7 @@ def run(text: str, args: Sequence[str], settings: Mapping[str, object]) -> int:
         return 1
     from parallel_actors.root import run_program
 
-    return run_program(target, list(args), options)
+    return run_program(target, list(args), options, **more)
 
 
 def _option(name: str) -> str:

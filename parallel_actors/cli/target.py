@@ -211,7 +211,7 @@ def prepare(target: Target, args: Sequence[str] = ()) -> None:
 
 
 def load(target: Target, args: Sequence[str] = ()) -> Callable[[], Any]:
-    """Import the program in this worker and return what to call: its function, `def` or `async def`.
+    """Import the program in this worker and return what to call: its function, plain or `async`; or the application.
 
     The function takes nothing, or one list: the arguments that stood behind the target on the command line (they are in
     `sys.argv[1:]` too). Then the list is bound, so that what is returned takes nothing in any case.
@@ -229,9 +229,13 @@ def load(target: Target, args: Sequence[str] = ()) -> Callable[[], Any]:
             name=target.module,
             path=target.path,
         )
+    from parallel_actors.application import Application  # only workers need it
+
     function = getattr(module, target.function)
     if not callable(function):
         raise TypeError(f"expected {target} to be a function, got {type(function).__name__}: {function!r}")
+    if isinstance(function, type) and issubclass(function, Application):
+        return function
     if _takes_arguments(function, target):
         return partial(function, list(args))
     return function  # type: ignore[no-any-return]

@@ -28,6 +28,7 @@ from multiprocess.context import ForkServerContext
 
 from parallel_actors.config import Options, cpu_quota
 from parallel_actors.root import forkserver
+from parallel_actors.root.applications import Applications
 from parallel_actors.root.balance import Balance, Load
 from parallel_actors.root.console import Console
 from parallel_actors.workers import api, boot
@@ -35,6 +36,7 @@ from parallel_actors.workers.errors import SegmentFull
 from parallel_actors.workers.ident import Ref
 from parallel_actors.workers.limit import ReportLimit
 from parallel_actors.workers.names import NameTable
+from parallel_actors.workers.reasons import Down
 from parallel_actors.workers.ring import adopt_flights
 from parallel_actors.workers.scheduler import CAUSE_LEFT, CAUSE_UNKNOWN, Scheduler, use_scheduler
 from parallel_actors.workers.segment import Segment
@@ -142,6 +144,7 @@ class Root:
         self._watched = select.poll()
         self.workers: dict[int, Worker] = {}
         self.relays: dict[int, Relay] = {}
+        self.applications = Applications(self)
         self._rests: dict[int, Rest] = {}
         self._ticks = 0
         self.stop_phase = 0
@@ -488,6 +491,10 @@ class Root:
                     self._attend(relay)
             case ("worker_loads", ref):
                 self._answer(ref, True, self._loads())
+            case Down() if self.applications.went_down(message):
+                pass
+            case ("application", *_):
+                self.applications.handle(message)
             case ("bye", _, _):
                 pass  # its last lines came before this
             case ("tick",):
@@ -601,11 +608,20 @@ class Root:
     # --- stop ---
 
     def stop(self, phase: int = 1) -> None:
-        """Stop the node. 1: processes get the exit signal `shutdown`; 2: they are killed; 3: the workers are."""
+        """Stop the node. 1: applications are stopped, then processes get the exit signal `shutdown`; 2: processes are
+        killed; 3: the workers are."""
         if phase <= self.stop_phase:
             return
         self.stop_phase = phase
         self.segment.phase = STOPPING
+        self._deadline = time.monotonic() + (self.options.stop_timeout if phase == 1 else 1.0)
+        if phase == 1:
+            self.applications.stop_all(lambda: self._stop_processes(1))
+        else:
+            self.applications.give_up()
+            self._stop_processes(phase)
+
+    def _stop_processes(self, phase: int) -> None:
         for worker in self.workers.values():
             if phase < 3:
                 self.scheduler.order_stop(worker.index, phase)
@@ -616,7 +632,6 @@ class Root:
             for relay in list(self.relays.values()):
                 relay.scheduler.stop_here(phase)
                 self._attend(relay)
-        self._deadline = time.monotonic() + (self.options.stop_timeout if phase == 1 else 1.0)
         self._continue_stop()
 
     def _continue_stop(self) -> None:
