@@ -496,4 +496,5 @@ def terminated(reason, state):
     return state.terminate(reason)
 
 
-use_actors(Actor, Served, ActorRef)
+Actor._served_by = Served
+use_actors(Actor, ActorRef)
