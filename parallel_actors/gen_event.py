@@ -345,8 +345,11 @@ class GenEvent(GenServer):
 
     # -- callbacks
 
+    linked: set[Pid]
+
     def init(self) -> Any:
         api.trap_exit(True)
+        self.linked = set(api.process_info(api.self_(), "links"))  # to whom started it, or to nobody
         return Ok([])
 
     def handle_call(self, request: Any, from_: Any, state: list[InstalledHandler]) -> Any:
@@ -388,13 +391,12 @@ class GenEvent(GenServer):
         return NoReply()
 
     def terminate(self, reason: Any, state: list[InstalledHandler]) -> None:
-        """All handlers are told; who supervises them isn't to end with the manager, but its parent is."""
-        ancestors = api.ancestors()
+        """All handlers are told; who supervises them isn't to end with the manager, but who started it by a link is."""
         for each in state:
             self._end(each, "stop", None, "shutdown")
-        for owner in {each.supervised for each in state} - {None, *ancestors[:1]}:
-            assert owner is not None
-            api.unlink(owner)
+        for each in state:
+            if each.supervised is not None and each.supervised not in self.linked:
+                api.unlink(each.supervised)
 
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
         handlers = [
