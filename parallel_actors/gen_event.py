@@ -25,6 +25,7 @@ from parallel_actors.gen_server import (
     failed_with,
     newest,
     reason_of,
+    reply,
     says_more,
     settled,
     short,
@@ -35,7 +36,7 @@ from parallel_actors.process import options
 from parallel_actors.request import Done, Failed, Request
 from parallel_actors.supervisor import admits
 from parallel_actors.workers import api
-from parallel_actors.workers.errors import HandlerError, StartError
+from parallel_actors.workers.errors import HandlerError, NotPicklable, StartError
 from parallel_actors.workers.ident import Pid
 from parallel_actors.workers.reasons import Crash, Exit, is_orderly
 
@@ -185,7 +186,7 @@ class GenEventExit:
     reason: Any
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class InstalledHandler:
     """A handler of a manager, as `sys_.get_state` shows it.
 
@@ -201,7 +202,7 @@ class InstalledHandler:
     id: Hashable
     state: Any
     supervised: Pid | None = None
-    callbacks: EventHandler = field(default_factory=EventHandler, repr=False, compare=False)
+    callbacks: EventHandler = field(default_factory=EventHandler, repr=False)
 
     @property
     def handler(self) -> HandlerId:
@@ -242,8 +243,8 @@ class GenEvent(GenServer):
     `start(GenEvent)` and the like start it, `stop(manager)` stops it. A handler is called by its class, or by
     `(class, id)` where there are several of one class. `manager` is a pid or a registered name.
 
-    Raised by all that wait for the manager's answer: CallTimeout, NoProc, NodeDown, RemoteError, CallingSelf, as by
-    `call`; TypeError for what is no handler.
+    All but `notify` wait for the manager, and all but `call` without a time-out. Raised by these: NoProc, NodeDown,
+    RemoteError, CallingSelf, NotPicklable, as by `pa.call`; TypeError for what is no handler.
     """
 
     # -- for callers
@@ -284,7 +285,7 @@ class GenEvent(GenServer):
             HandlerError: there is no such handler.
             RemoteError: its `terminate` failed; it is out all the same.
         """
-        return _ask(manager, 5.0, "delete_handler", _checked(handler), args)
+        return _ask(manager, None, "delete_handler", _checked(handler), args)
 
     @staticmethod
     def swap_handler(manager: Server, old: HandlerId, args: object, new: HandlerId, new_args: object, /) -> None:
@@ -314,7 +315,7 @@ class GenEvent(GenServer):
 
     @staticmethod
     def sync_notify(manager: Server, event: object, /) -> None:
-        """`notify`, and wait, for ever, until all handlers have handled it (OTP: `gen_event:sync_notify/2`)."""
+        """`notify`, and wait until all handlers have handled it (OTP: `gen_event:sync_notify/2`)."""
         _ask(manager, None, "sync_notify", event)
 
     @staticmethod
@@ -327,7 +328,8 @@ class GenEvent(GenServer):
 
         Raises:
             HandlerError: there is no such handler.
-            RemoteError: it failed, with `reason`, and is out.
+            RemoteError: it failed, with `reason`, and is out; or its answer couldn't be pickled.
+            CallTimeout: no answer in time.
         """
         return _ask(manager, timeout, "call", _checked(handler), request)
 
@@ -340,7 +342,7 @@ class GenEvent(GenServer):
     @staticmethod
     def which_handlers(manager: Server) -> list[HandlerId]:
         """The handlers, in the order in which events come to them (OTP: `gen_event:which_handlers/1`)."""
-        found: list[HandlerId] = _ask(manager, 5.0, "which_handlers")
+        found: list[HandlerId] = _ask(manager, None, "which_handlers")
         return found
 
     # -- callbacks
@@ -353,26 +355,36 @@ class GenEvent(GenServer):
         return Ok([])
 
     def handle_call(self, request: Any, from_: Any, state: list[InstalledHandler]) -> Any:
+        answer = self._asked(request, from_[0], state)
+        try:
+            reply(from_, answer)
+        except BaseException as error:  # what a handler has answered can't travel: that isn't the manager's end
+            reply(from_, ("failed", reason_of(error)))
+        return NoReply()
+
+    def _asked(self, request: Any, caller: Pid, state: list[InstalledHandler]) -> Any:
         match request:
             case ("sync_notify", event):
                 self._notify(state, "handle_event", event)
-                return Reply(("ok", None))
+                return "ok", None
             case ("call", handler, asked):
-                return Reply(self._call(state, handler, asked))
+                found = _find(state, handler)
+                return (_MISSING, handler) if found is None else self._follow(state, found, "handle_call", asked)
             case ("add_handler" | "add_sup_handler", handler, args, kwargs):
-                owner = from_[0] if request[0] == "add_sup_handler" else None
-                return Reply(self._add(state, len(state), handler, owner, args, kwargs))
+                owner = caller if request[0] == "add_sup_handler" else None
+                return self._add(state, len(state), handler, owner, args, kwargs)
             case ("delete_handler", handler, args):
                 found = _find(state, handler)
                 if found is None:
-                    return Reply((_MISSING, handler))
+                    return _MISSING, handler
                 state.remove(found)
-                return Reply(self._end(found, args, None, "normal"))
+                return self._end(found, args, None, "normal")
             case ("swap_handler" | "swap_sup_handler", old, args, new, new_args):
-                return Reply(self._swap(state, old, args, new, new_args, from_[0] if "sup" in request[0] else None))
+                owner = caller if request[0] == "swap_sup_handler" else None
+                return self._swap(state, old, args, new, new_args, owner)
             case ("which_handlers",):
-                return Reply(("ok", [each.handler for each in state]))
-        raise NotImplementedError(f"expected a request of GenEvent to an event manager, got the call {request!r}")
+                return "ok", [each.handler for each in state]
+        return "failed", f"expected a request of GenEvent to an event manager, got the call {short(request)}"
 
     def handle_cast(self, request: Any, state: list[InstalledHandler]) -> Any:
         match request:
@@ -426,10 +438,6 @@ class GenEvent(GenServer):
         for each in list(handlers):
             self._follow(handlers, each, callback, event)
 
-    def _call(self, handlers: list[InstalledHandler], handler: HandlerId, request: Any) -> Any:
-        found = _find(handlers, handler)
-        return (_MISSING, handler) if found is None else self._follow(handlers, found, "handle_call", request)
-
     def _follow(self, handlers: list[InstalledHandler], each: InstalledHandler, callback: str, event: Any) -> Any:
         """Call a handler, and do what it returns. What a caller gets: ("ok", value), or ("failed", reason)."""
         asked = callback == "handle_call"
@@ -451,7 +459,7 @@ class GenEvent(GenServer):
                     self._swapped(handlers, each, result)
                 return ("ok", result.reply) if asked else None
             reason = ("bad_return_value", short(result))
-        _take(handlers, each)
+        handlers.remove(each)
         self._end(each, ("error", reason), event, reason)
         return ("failed", reason)
 
@@ -524,8 +532,8 @@ def _find(handlers: list[InstalledHandler], handler: HandlerId) -> InstalledHand
 
 
 def _take(handlers: list[InstalledHandler], each: InstalledHandler) -> int:
-    """Take this very one out; the place where it was."""
-    place = next(place for place, other in enumerate(handlers) if other is each)
+    """Take it out; the place where it was."""
+    place = handlers.index(each)
     del handlers[place]
     return place
 
@@ -559,7 +567,10 @@ def _report(each: InstalledHandler, event: Any, reason: Any) -> None:
             },
         )
     if each.supervised is not None:
-        api.send(each.supervised, GenEventExit(api.self_(), each.handler, reason))
+        try:
+            api.send(each.supervised, GenEventExit(api.self_(), each.handler, reason))
+        except NotPicklable:  # a reason of the user's
+            api.send(each.supervised, GenEventExit(api.self_(), each.handler, short(reason)))
 
 
 # --- the caller's side ------------------------------------------------------------------------------------------------
@@ -585,13 +596,13 @@ def _failure(kind: str, value: Any, manager: Any) -> Exception:
 
 
 def _add(manager: Server, how: str, handler: HandlerId, args: Any, kwargs: Any) -> None:
-    kind, value = call(manager, (how, _checked(handler), args, kwargs))
+    kind, value = call(manager, (how, _checked(handler), args, kwargs), timeout=None)
     if kind != "ok":
         raise _not_started(handler, manager, value)
 
 
 def _swap(manager: Server, how: str, old: HandlerId, args: Any, new: HandlerId, new_args: Any) -> None:
-    kind, value = call(manager, (how, _checked(old), args, _checked(new), new_args))
+    kind, value = call(manager, (how, _checked(old), args, _checked(new), new_args), timeout=None)
     if kind != "ok":
         raise _not_started(new, manager, value)
 

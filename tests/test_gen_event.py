@@ -8,6 +8,7 @@ The handlers here are dolls: an event, a request or a message is a function, cal
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -345,6 +346,31 @@ def test_a_manager_that_is_killed_in_a_handler_ends(events: pa.Pid) -> None:
     pa.exit(events, "kill")
     assert Puppet.reason_of(watch) == "killed"
     assert mail() == []
+
+
+@contract("S6.10", partly=True)
+def test_what_cannot_travel_does_not_end_the_manager(events: pa.Pid) -> None:
+    """Answers, results of terminate(), reasons."""
+    lock = lambda state: pa.Reply(threading.Lock())  # noqa: E731
+
+    class Locked(Doll):
+        def terminate(self, args: Any, state: Any) -> Any:
+            return threading.Lock()
+
+    def ends(state: Any) -> Any:
+        raise pa.ProcessExit(threading.Lock())
+
+    GenEvent.add_sup_handler(events, Locked)
+    with pytest.raises(pa.RemoteError, match="NotPicklable"):
+        GenEvent.call(events, Locked, lock)
+    with pytest.raises(pa.RemoteError, match="NotPicklable"):
+        GenEvent.delete_handler(events, Locked)
+    assert get().reason == "normal"
+    GenEvent.add_sup_handler(events, Locked)
+    GenEvent.notify(events, ends)
+    assert "lock" in get().reason
+    assert pa.call(events, "no request of ours")[0] == "failed"
+    assert GenEvent.which_handlers(events) == []
 
 
 @contract("S6.10", partly=True)

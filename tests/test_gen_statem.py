@@ -399,7 +399,7 @@ def test_there_are_no_enter_calls_where_nobody_asks_for_them(node: pa.ActorSyste
 
 @contract("S6.9", partly=True)
 def test_postponed_events_come_again_in_order_after_a_change_of_state(node: pa.ActorSystem, kind: Kind) -> None:
-    """After the events that the change inserts, before what waits outside."""
+    """After the events that the change inserts, before what waits inside and outside."""
     pid = doll(kind)
     me = pa.self_()
     for number in range(3):
@@ -407,6 +407,9 @@ def test_postponed_events_come_again_in_order_after_a_change_of_state(node: pa.A
     pa.cast(pid, go("b", pa.NextEvent(pa.Internal(tell(me, "inserted")))))
     pa.cast(pid, tell(me, "outside"))
     assert [get() for _ in range(5)] == [(what, "b") for what in ("inserted", 0, 1, 2, "outside")]
+    pa.cast(pid, when("c", tell(me, "postponed")))
+    pa.cast(pid, stay(pa.NextEvent(pa.Internal(go("c"))), pa.NextEvent(pa.Internal(tell(me, "inside")))))
+    assert [get() for _ in range(2)] == [("postponed", "c"), ("inside", "c")]
 
 
 @contract("S6.9", partly=True)
@@ -541,12 +544,16 @@ def test_a_timeout_of_zero_waits_for_what_is_inside_not_for_what_is_outside(node
     def zero(*_: Any) -> Any:
         pa.send(pa.self_(), "outside")
         return pa.KeepStateAndData(
-            pa.Timeout("n", 0), pa.StateTimeout(0), pa.NextEvent(pa.Internal(1)), pa.NextEvent(pa.Internal(2))
+            pa.Timeout("n", 0),
+            pa.StateTimeout(0),
+            pa.Timeout("n", 0),
+            pa.NextEvent(pa.Internal(1)),
+            pa.NextEvent(pa.Internal(2)),
         )
 
     pa.cast(pid, zero)
     eventually(lambda: len(seen(pid)) == 5, "all events came")
-    expected = [pa.Internal(1), pa.Internal(2), pa.Timeout("n", 0), pa.StateTimeout(0), pa.Info("outside")]
+    expected = [pa.Internal(1), pa.Internal(2), pa.StateTimeout(0), pa.Timeout("n", 0), pa.Info("outside")]
     assert [event for _, event in seen(pid)] == expected
 
 
@@ -566,12 +573,15 @@ def test_a_timeout_of_zero_can_be_ended(node: pa.ActorSystem, kind: Kind) -> Non
 @kinds_of_timeouts
 def test_a_timeout_that_is_ended_as_its_message_waits(node: pa.ActorSystem, timeout: Any) -> None:
     pid = doll((AnyState, 0))
+    me = pa.self_()
 
     def cancel(*_: Any) -> Any:
         eventually(lambda: pa.process_info(pa.self_(), "message_queue_len"), "the time-out's message is there")
+        pa.send(me, "ended")
         return pa.KeepStateAndData(timeout("cancel"))
 
     pa.cast(pid, stay(timeout(SHORT, "void"), pa.NextEvent(pa.Internal(cancel))))
+    assert get() == "ended"
     pa.send(pid, "next")
     assert (seen(pid), timeouts(pid)) == ([("a", pa.Info("next"))], [])
 
