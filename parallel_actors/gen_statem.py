@@ -486,11 +486,28 @@ def _key(action: EventTimeout | StateTimeout | Timeout) -> object:
     return (Timeout, action.name) if type(action) is Timeout else type(action)
 
 
+_NO_EVENTS: deque[Event] = deque(maxlen=0)  # an empty deque of one's own takes more room than all the rest
+
+
 class _Machine:
     """What a GenServer calls for a GenStatem; the GenServer's state is the pair (state, data).
 
-    Invariants between two messages: `event` and `current` are None, `queue` and `due` are empty.
+    Invariants between two messages: `event` and `current` are None, `queue` is the shared `_NO_EVENTS`, `due` is empty.
     """
+
+    __slots__ = (
+        "__qualname__",
+        "count",
+        "current",
+        "due",
+        "event",
+        "kind",
+        "modules",
+        "numbers",
+        "postponed",
+        "queue",
+        "timers",
+    )
 
     def __init__(self, kind: type[GenStatem[Any, Any]]) -> None:
         self.__qualname__ = kind.__qualname__  # what reports call it
@@ -501,7 +518,7 @@ class _Machine:
         self.numbers: dict[int, object] = {}  # number -> key, of those that wait for their message
         self.count = 0
         self.due: list[object] = []  # time-outs of 0: their turn comes when `queue` is empty
-        self.queue: deque[Event] = deque()  # what waits inside, first first
+        self.queue = _NO_EVENTS  # what waits inside, first first
         self.event: Event | None = None  # the one under way
         self.current: tuple[Any, Any] | None = None  # state and data meanwhile
 
@@ -519,25 +536,21 @@ class _Machine:
 
     def handle_continue(self, actions: Any, pair: Any) -> Any:
         """The first state is entered; its starter goes on already."""
-        return self._run(pair, RepeatState(pair[1], *actions))
+        return self._run(pair, None, RepeatState(pair[1], *actions))
 
     def handle_call(self, request: Any, from_: Any, pair: Any) -> Any:
-        self.queue.append(Call(request, from_))
-        return self._run(pair)
+        return self._run(pair, Call(request, from_))
 
     def handle_cast(self, request: Any, pair: Any) -> Any:
-        self.queue.append(Cast(request))
-        return self._run(pair)
+        return self._run(pair, Cast(request))
 
     def handle_info(self, message: Any, pair: Any) -> Any:
         if type(message) is tuple and len(message) == 2 and message[0] == _TIMED_OUT:
             key = self.numbers.pop(message[1], None)
             if key is None:  # ended after it had been sent
                 return NoReply()
-            self.queue.append(self.timers.pop(key).event)
-        else:
-            self.queue.append(Info(message))
-        return self._run(pair)
+            return self._run(pair, self.timers.pop(key).event)
+        return self._run(pair, Info(message))
 
     @property
     def terminate(self) -> Callable[[Any, Any], Any]:
@@ -594,12 +607,13 @@ class _Machine:
         function: Callable[[Event, Any], Any] = getattr(module, state)
         return function
 
-    def _run(self, pair: tuple[Any, Any], result: Any = None) -> Any:
-        """Handle the events that wait, until there are none; what the GenServer's callback returns.
+    def _run(self, pair: tuple[Any, Any], event: Event | None, result: Any = None) -> Any:
+        """Handle an event, and all that wait inside then; what the GenServer's callback returns.
 
-        result: what to begin with, as if a callback had returned it.
+        result: what to begin with instead, as if a callback had returned it.
         """
         self.current = pair
+        self.queue = deque() if event is None else deque((event,))
         while True:
             if result is None:
                 if self.queue:
@@ -617,6 +631,7 @@ class _Machine:
                 return ended
             result = self.event = None
         pair, self.current = self.current, None
+        self.queue = _NO_EVENTS
         return NoReply(pair)
 
     def _follow(self, returned: Any) -> Stop | None:

@@ -19,6 +19,7 @@ import pytest
 import parallel_actors as pa
 from contract import contract
 from leaks import eventually
+from parallel_actors.gen_statem import _Machine
 from puppets import WAIT, Puppet, get, mail, puppet
 
 Do = Callable[[Any, Any, Any], Any]
@@ -584,6 +585,21 @@ def test_a_timeout_that_is_ended_as_its_message_waits(node: pa.ActorSystem, time
     assert get() == "ended"
     pa.send(pid, "next")
     assert (seen(pid), timeouts(pid)) == ([("a", pa.Info("next"))], [])
+
+
+@contract("S6.9", partly=True)
+def test_an_ended_timeout_leaves_no_timer(node: pa.ActorSystem) -> None:
+    machine = _Machine(AnyState)  # ours for once: its timers are this process's
+    pair = machine.init("a").state
+    for change in (stay(pa.StateTimeout("cancel")), stay(pa.StateTimeout(2000)), go("b")):
+        machine.handle_cast(stay(pa.StateTimeout(1000)), pair)
+        ref = machine.timers[pa.StateTimeout].ref
+        assert ref is not None
+        assert pa.read_timer(ref) is not None
+        machine.handle_cast(change, pair)
+        assert pa.read_timer(ref) is None
+    machine.handle_cast(stay(pa.StateTimeout("cancel")), pair)
+    assert (machine.timers, machine.numbers) == ({}, {})
 
 
 # --- other callback modules -------------------------------------------------------------------------------------------
