@@ -814,7 +814,11 @@ def test_the_code_of_a_machine_is_changed(node: pa.ActorSystem, kind: Kind) -> N
     ]:
         with pytest.raises(Exception, match=error):
             pa.sys_.change_code(pid, target, 1, extra)
-    assert state_of(pid) == "a"
+    pa.sys_.replace_state(pid, lambda pair: ("elsewhere", pair[1]))
+    with pytest.raises(ValueError, match=r"expected a state of Functions \(a, b, c\), got 'elsewhere'"):
+        pa.sys_.change_code(pid, Functions)
+    pa.sys_.replace_state(pid, lambda pair: ("a", pair[1]))
+    assert pa.sys_.get_status(pid)["class"] == kind[0].__qualname__
     other = CarefulFunctions if kind[0] is Careful else Careful
     pa.sys_.change_code(pid, other, 7)
     pa.sys_.change_code(pid, None, 8)
