@@ -441,8 +441,8 @@ cdef class Served:
         return self.kind.__qualname__       # what reports call it
 
     @property
-    def actor(self):
-        """The class."""
+    def _serves(self):
+        """The user's class."""
         return self.kind
 
     @property
@@ -526,4 +526,5 @@ def terminated(reason, state):
     return state.terminate(reason)
 
 
-use_actors(Actor, Served, ActorRef)
+Actor._served_by = Served
+use_actors(Actor, ActorRef)

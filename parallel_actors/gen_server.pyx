@@ -373,7 +373,7 @@ cdef class Server(Handler):
             self.find_handlers()
             result = self.run(self.callback("init")(*args, **kwargs))
         except BaseException as error:
-            return self.refuse(self.reason_of(error))
+            return self.refuse(reason_of(error))
         if type(result) is Stop:
             return self.refuse((<Stop>result).reason if (<Stop>result).reply is NOTHING else ("bad_return_value", short(result)))
         if result is IGNORE:
@@ -522,23 +522,27 @@ cdef class Server(Handler):
             raise ActorError("expected a suspended server, got one that runs: suspend() it before change_code()")
         former = self.callbacks
         kind = kind_of(former)
-        actor = serve is not None and isinstance(former, serve)
         if target is None:
             target = latest(kind)
         if version is None:
             version = getattr(kind, "vsn", None)
-        if actor and not (isinstance(target, type) and issubclass(target, actor_class)):
-            raise TypeError(f"expected a class of Actor to change a typed actor to, got {target!r}")
-        if not actor and (hasattr(target, "_actor_methods") or not (
-                isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None)))):
-            raise TypeError(f"expected a class or a module with init() to change to, got {target!r}")
-        try:
-            self.callbacks = serve(target) if actor else target() if isinstance(target, type) else target
-            self.state = self.run(self.callback("code_change")(version, carried(self.scheduler, self.state), extra))
-        except BaseException:
-            self.callbacks = former
-            raise
-        self.title = title_of(self.callbacks if actor else target)
+        state = carried(self.scheduler, self.state)
+        change = getattr(former, "_system_code_change", None)
+        if change is not None:      # those of another behaviour
+            self.callbacks, self.state = change(target, version, state, extra)
+        else:
+            adapter = getattr(target, "_served_by", None)
+            if adapter is not getattr(kind, "_served_by", None) or adapter is None and not (
+                    isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):
+                what = "a class or a module with init()" if type(former) is kind or former is kind else f"a class like {kind.__qualname__}"
+                raise TypeError(f"expected {what} to change to, got {target!r}")
+            try:
+                self.callbacks = adapter(target) if adapter is not None else target() if isinstance(target, type) else target
+                self.state = self.run(self.callback("code_change")(version, state, extra))
+            except BaseException:
+                self.callbacks = former
+                raise
+        self.title = title_of(self.callbacks)
         self.find_handlers()
         if self.has_own("terminate"):
             p.flags |= TERMINATES
@@ -546,31 +550,19 @@ cdef class Server(Handler):
             p.flags &= ~TERMINATES
 
     cdef dict status(self):
+        shown = dict(self.run(self.callback("format_status")({"state": self.state, "message": None, "reason": None})))
+        shown.pop("message", None)
+        shown.pop("reason", None)
         return {
-            "pid": api.self_(), "name": api.process_info(api.self_(), "registered_name"), "class": self.title,
+            **shown, "pid": api.self_(), "name": api.process_info(api.self_(), "registered_name"), "class": self.title,
             "parent": self.parent, "status": "suspended" if self.suspended else "running",
-            "state": self.run(self.callback("format_status")({"state": self.state, "message": None, "reason": None}))["state"],
         }
 
     cdef bint failed(self, object error) except -1:
         """Something was raised while a message was handled: the server's end."""
         if self.ending:
             raise error
-        return self.end(self.reason_of(error))
-
-    cdef object reason_of(self, object error):
-        """What the process ends with by the exception of a callback. One that is its end already goes on."""
-        if isinstance(error, ProcessExit):
-            if me(self.scheduler).flags & EXITING:
-                raise error
-            return error.reason
-        if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
-            return "normal"
-        if isinstance(error, GreenletExit):
-            raise error
-        if isinstance(error, MemoryError):
-            self.scheduler.make_room(error)
-        return Crash.from_exception(error)
+        return self.end(reason_of(error))
 
     cdef object run(self, result):
         """The value of a callback: that of an `async def` is awaited."""
@@ -650,12 +642,12 @@ cdef class Server(Handler):
         try:
             self.run(self.callback("terminate")(reason, self.state))
         except BaseException as error:
-            reason = self.reason_of(error)
+            reason = reason_of(error)
         if from_ is not None:
             try:
                 answer_to(self.scheduler, <tuple>from_, answer)
             except BaseException as error:
-                reason = self.reason_of(error)
+                reason = reason_of(error)
         if not is_orderly(reason) and self.scheduler.admits("crash"):
             self.report(reason)
         raise ProcessExit(reason)
@@ -666,13 +658,16 @@ cdef class Server(Handler):
         try:
             status = self.run(self.callback("format_status")({"state": self.state, "message": self.last, "reason": reason}))
             shown = {"state": short(status["state"]), "message": short(status["message"])}
+            more = {key: short(status[key]) for key in status if key not in ("state", "message", "reason")}
             reason = status["reason"]
         except BaseException as error:
-            self.reason_of(error)
+            reason_of(error)
             shown = {"state": f"<format_status of {self.title} failed: {type(error).__name__}>", "message": "?"}
+            more = {}
         facts["initial_call"] = self.title
         facts["last_message"] = shown["message"]
         facts["state"] = shown["state"]
+        facts["more"] = more
         facts["reason"] = shown_reason(reason)
         self.scheduler.report("crash", facts, True)
 
@@ -722,7 +717,7 @@ cdef str title_of(target):
     return getattr(target, "__qualname__", None) or getattr(target, "__name__", None) or type(target).__qualname__
 
 
-cdef str short(value):
+cpdef str short(value):
     try:
         text = repr(value)
     except BaseException as error:      # in the middle of a report
@@ -749,7 +744,7 @@ cdef object shown_reason(reason):
     return reason
 
 
-cdef object latest(kind):
+def latest(kind):
     """The module of callbacks, or the class, as it is now: it may have been loaded anew."""
     if isinstance(kind, types.ModuleType):
         return sys.modules.get(kind.__name__, kind)
@@ -760,10 +755,11 @@ cdef object latest(kind):
 
 
 cdef object kind_of(callbacks):
-    """What the user has written: a class, of a typed actor too, or a module."""
+    """What the user has written: a class or a module."""
     if isinstance(callbacks, types.ModuleType):
         return callbacks
-    return callbacks.actor if serve is not None and isinstance(callbacks, serve) else type(callbacks)
+    found = getattr(callbacks, "_serves", None)     # an adapter's: the class of an actor, of a state machine
+    return type(callbacks) if found is None else found
 
 
 cdef object carried(Scheduler s, state):
@@ -846,9 +842,8 @@ def tagged_call(server, request):
 def boot(target, args, kwargs, Ref starter):
     """The body of a server process, until its Loop. starter: the reference of the word that its starter waits for."""
     target = newest(target)         # whoever starts it may be of the code before
-    if actor_class is not None and isinstance(target, type) and issubclass(target, actor_class):
-        target = serve(target)
-    return (<Server>Server(target)).boot(args, kwargs, starter)
+    adapter = getattr(target, "_served_by", None)       # the callbacks of another behaviour: an actor's, a state machine's
+    return (<Server>Server(target if adapter is None else adapter(target))).boot(args, kwargs, starter)
 
 
 # ---------------------------------------------------------------------- starting
@@ -910,15 +905,57 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
 
 
 cdef dict NO_KEYWORDS = {}
-cdef object actor_class = None, serve = None, refer = None      # what actor.py adds
+cdef object actor_class = None, refer = None        # what actor.py adds
 
 
-def use_actors(kind, server, reference):
-    """Have `start` take classes derived from `kind`, too: `server(class)` has the callbacks, `reference(pid, class)` is returned."""
-    global actor_class, serve, refer
+def use_actors(kind, reference):
+    """Have `start` return `reference(pid, class)` for classes derived from `kind`."""
+    global actor_class, refer
     actor_class = kind
-    serve = server
     refer = reference
+
+
+# ---------------------------------------------------------------------- for other behaviours, whose callbacks an adapter calls
+
+def settled(result):
+    """The value of a callback: that of an `async def` is awaited."""
+    return here().drive(result) if type(result) is types.CoroutineType else result
+
+
+cpdef object reason_of(error):
+    """What a process ends with by the exception of a callback. One that is its end already goes on."""
+    cdef Scheduler s = here()
+    if isinstance(error, ProcessExit):
+        if me(s).flags & EXITING:
+            raise error
+        return error.reason
+    if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
+        return "normal"
+    if isinstance(error, GreenletExit):
+        raise error
+    if isinstance(error, MemoryError):
+        s.make_room(error)
+    return Crash.from_exception(error)
+
+
+def says_more(action):
+    """Whether a NoReply or Reply brings a time-out or a continue, or a Stop a reply."""
+    return (<Stop>action).reply is not NOTHING if type(action) is Stop else not (<_Action>action).plain()
+
+
+def state_after(action, state):
+    """The state that a NoReply, Reply or Stop leaves behind, of the one there was."""
+    found = action.state
+    return state if found is KEEP else found
+
+
+def cleans_up(bint whether):
+    """Whether the running server has a `terminate`, which runs at a shutdown, too."""
+    cdef Process p = me(here())
+    if whether:
+        p.flags |= TERMINATES
+    else:
+        p.flags &= ~TERMINATES
 
 
 cdef Ref answers_to(Scheduler s, Process p):
@@ -1196,6 +1233,9 @@ def reply(from_, value, /):
     cdef Scheduler s = here()
     if not is_from(from_):
         raise TypeError(f"expected the from_ of a call, got {from_!r}")
+    body = me(s).body
+    if type(body) is Server and (<Server>body).debug is not None:
+        (<Server>body).debug.went_out(value, from_)
     answer_to(s, <tuple>from_, value)
 
 

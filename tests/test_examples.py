@@ -467,6 +467,19 @@ def test_counter_counts_twice(tmp_path: Path) -> None:
     )
 
 
+def test_door_locks_again(tmp_path: Path) -> None:
+    done = run(tmp_path, "door.py")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout.splitlines() == [
+        "the door is locked",
+        "a wrong code: it is locked",
+        "the right one: the visitor who waited hears 'come in'",
+        "later it is locked again",
+        "three wrong codes: alarm",
+        "the key: it is locked",
+    ]
+
+
 def test_bank_lets_it_crash(tmp_path: Path) -> None:
     done = run(tmp_path, "bank.py")
     assert 0 == done.returncode

@@ -16,6 +16,7 @@ __all__ = [
     "CallTimeout",
     "CallingSelf",
     "ChildError",
+    "HandlerError",
     "MailboxFull",
     "NameTaken",
     "NamesFull",
@@ -185,6 +186,13 @@ class ChildError(ActorError, ValueError):
 
     "not_found", "already_started", "already_present", "running", "restarting", "max_children". What to do:
     `which_children` tells what there is.
+    """
+
+
+class HandlerError(ActorError, ValueError):
+    """Raised when an event manager has no such handler; `request` is what was asked for.
+
+    What to do: `GenEvent.which_handlers` tells what there is. One that failed was removed.
     """
 
 

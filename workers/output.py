@@ -234,6 +234,7 @@ def report(scheduler: Scheduler, kind: str, facts: dict[str, Any]) -> None:
         ]
         if "last_message" in facts:  # a server's
             lines += [f"  last message: {facts['last_message']}", f"  state: {facts['state']}"]
+            lines += [f"  {key}: {value}" for key, value in facts["more"].items()]
         if crashed:
             lines.append(reason.traceback.rstrip())
         extra = {
