@@ -29,6 +29,7 @@ from parallel_actors.gen_server import (
     start_monitor,
     stop,
 )
+from parallel_actors.names import Via
 from parallel_actors.workers.api import (
     alias,
     ancestors,
@@ -74,6 +75,7 @@ from parallel_actors.workers.api import (
 from parallel_actors.workers.codec import Shared
 from parallel_actors.workers.errors import (
     ActorError,
+    AlreadyRegistered,
     CallingSelf,
     CallTimeout,
     ChildError,
@@ -98,11 +100,13 @@ from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
 
 if TYPE_CHECKING:
-    from parallel_actors import sys_
+    from parallel_actors import pg, pubsub, sys_, timer
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
+    from parallel_actors.agent import Agent
     from parallel_actors.dynamic_supervisor import DynamicSupervisor
     from parallel_actors.partition_supervisor import PartitionSupervisor
     from parallel_actors.process import options
+    from parallel_actors.registry import Registry, via
     from parallel_actors.request import Done, Failed, Request, Requests, send_request
     from parallel_actors.scaling import WorkerLoad, aadd_worker, add_worker, aremove_worker, remove_worker, worker_loads
     from parallel_actors.supervisor import Backoff, ChildInfo, ChildSpec, Supervisor, child
@@ -119,6 +123,8 @@ __all__ = [
     "ActorError",
     "ActorRef",
     "ActorSystem",
+    "Agent",
+    "AlreadyRegistered",
     "Backoff",
     "CallTimeout",
     "CallingSelf",
@@ -148,6 +154,7 @@ __all__ = [
     "ProcessKilled",
     "ReceiveTimeout",
     "Ref",
+    "Registry",
     "RemoteError",
     "Reply",
     "ReplyTo",
@@ -162,6 +169,7 @@ __all__ = [
     "Supervisor",
     "Task",
     "TaskSupervisor",
+    "Via",
     "WorkerDown",
     "WorkerLoad",
     "aadd_worker",
@@ -188,9 +196,11 @@ __all__ = [
     "monitor",
     "no_preempt",
     "options",
+    "pg",
     "process_dict",
     "process_info",
     "processes",
+    "pubsub",
     "read_timer",
     "receive",
     "ref",
@@ -216,10 +226,12 @@ __all__ = [
     "start_monitor",
     "stop",
     "sys_",
+    "timer",
     "trap_exit",
     "unalias",
     "unlink",
     "unregister",
+    "via",
     "whereis",
     "worker_count",
     "worker_index",
@@ -231,10 +243,14 @@ __all__ = [
 # long as all the rest. Workers have them from the start (`parallel_actors.root.preload`).
 _LATER = {
     "actor": ("Actor", "ActorRef", "ReplyTo", "call_later", "delegate", "info", "ref"),
+    "agent": ("Agent",),
     "config": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
     "partition_supervisor": ("PartitionSupervisor",),
+    "pg": (),
     "process": ("options",),
+    "pubsub": (),
+    "registry": ("Registry", "via"),
     "request": ("Done", "Failed", "Request", "Requests", "send_request"),
     "scaling": ("WorkerLoad", "aadd_worker", "add_worker", "aremove_worker", "remove_worker", "worker_loads"),
     "supervisor": ("Backoff", "ChildInfo", "ChildSpec", "Supervisor", "child"),
@@ -242,6 +258,7 @@ _LATER = {
     "system": ("ActorSystem",),
     "task": ("Task", "callers"),
     "task_supervisor": ("TaskSupervisor",),
+    "timer": (),
 }
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in (module, *names)}
 
