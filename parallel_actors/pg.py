@@ -39,7 +39,7 @@ from parallel_actors.workers.errors import (
 )
 from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.patterns import ANY
-from parallel_actors.workers.reasons import Down
+from parallel_actors.workers.reasons import Down, WorkerDown
 from parallel_actors.workers.scheduler import current_scheduler
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ class _State:
         for pid in pids:
             if pid not in self.joined:
                 self.joined[pid] = (api.monitor(pid), [])
+        # Nothing can fail any more.
+        for pid in pids:
             self.joined[pid][1].append(group)
         self.own.setdefault(group, []).extend(pids)
         self.tell_peers("join", group, pids)
@@ -287,18 +289,14 @@ def join(group: Hashable, pids: _Process | Iterable[_Process] | None = None, *, 
     for pid in _pids(pids):
         by_worker.setdefault(pid.worker, []).append(pid)
     for some in by_worker.values():
-        while True:
-            keeper = _keeper(scope, some[0])
+        while some:
             try:
-                _ask(keeper, "join", group, some)
+                _ask(_keeper(scope, some[0]), "join", group, some)
                 break
-            except _ENDED:
-                if api.is_alive(keeper):
+            except _ENDED as error:
+                if not _is_gone(error):
                     raise
-            # It ended meanwhile, with its worker as a rule. Who lives still joins elsewhere.
-            some = api.living(some)
-            if not some:
-                break
+            some = api.living(some)  # the others died with their worker, and these join elsewhere
 
 
 def leave(group: Hashable, pids: _Process | Iterable[_Process] | None = None, *, scope: str = "pg") -> bool:
@@ -375,6 +373,8 @@ def monitor_scope(*, scope: str = "pg") -> tuple[Ref, dict[Hashable, list[Pid]]]
 
 def demonitor(ref: Ref) -> bool:
     """Hear no more, nor of what is in the mailbox; whether there was such a monitor (OTP: `pg:demonitor/1,2`)."""
+    if not isinstance(ref, Ref):
+        raise TypeError(f"expected the Ref of a monitor, got {ref!r} ({type(ref).__name__})")
     keeper = api.process_dict().get(_MONITORS, {}).pop(ref, None)
     if keeper is None:
         return False
@@ -388,8 +388,15 @@ def demonitor(ref: Ref) -> bool:
 
 # --- below ------------------------------------------------------------------------------------------------------------
 
-# What a call or a start says when the process at the other end is gone.
+# What a call or a start may say when the process at the other end is gone.
 _ENDED = (NoProc, NodeDown, RemoteError, StartError)
+
+
+def _is_gone(error: ActorError) -> bool:
+    """Whether a scope process has ended, by itself or with its worker; else the failure is another one."""
+    if isinstance(error, StartError):
+        return isinstance(error.reason, WorkerDown)
+    return not (isinstance(error.target, Pid) and api.is_alive(error.target))
 
 
 def _check(group: Hashable, scope: object) -> None:
@@ -462,8 +469,8 @@ def _ask_all(scope: str, *request: Any) -> list[Any]:
     for sent in [send_request(pid, request) for pid in _processes_of(scope)]:
         try:
             answers.append(_settled(sent.wait(None)))
-        except (NodeDown, RemoteError):
-            if api.is_alive(sent.pid):
+        except _ENDED as error:
+            if not _is_gone(error):
                 raise
     return answers
 
@@ -478,8 +485,8 @@ def _leave_there(keeper: Pid, group: Hashable, pid: Pid, every: bool) -> bool:
     try:
         left: bool = _ask(keeper, "leave", group, pid, every)
         return left
-    except _ENDED:
-        if api.is_alive(keeper):
+    except _ENDED as error:
+        if not _is_gone(error):
             raise
         return False
 
@@ -492,7 +499,7 @@ def _monitor(scope: str, only: tuple[Hashable, ...]) -> tuple[Ref, _Groups]:
             groups: _Groups = _ask(keeper, "monitor", api.self_(), ref, only)
         except BaseException as error:
             api.demonitor(ref, flush=True)
-            if isinstance(error, _ENDED) and not api.is_alive(keeper):
+            if isinstance(error, _ENDED) and _is_gone(error):
                 continue
             raise
         api.process_dict().setdefault(_MONITORS, {})[ref] = keeper

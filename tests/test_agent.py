@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any, assert_type
 
@@ -31,11 +32,10 @@ def one_more(number: int) -> int:
 @pytest.mark.parametrize("caller", PLACES)
 @pytest.mark.parametrize("start", ["start", "start_link", "options"])
 def test_functions_run_in_the_agent(node: pa.ActorSystem, caller: int, start: str) -> None:
-    agent: pa.Agent[dict[str, int]]
-    if start == "options":
-        agent = pa.options(worker=1).start(pa.Agent, words)
-    else:
-        agent = getattr(pa.Agent, start)(words)
+    begin: Any = {"options": functools.partial(pa.options(worker=1).start, pa.Agent)}.get(start) or getattr(
+        pa.Agent, start
+    )
+    agent: pa.Agent[dict[str, int]] = begin(words)
     asker = place(caller)
     assert 1 == asker.do(agent.get, len)
     assert asker.do(agent.get, lambda state: pa.self_()) == agent.__pid__
