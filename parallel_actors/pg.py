@@ -5,7 +5,7 @@
     of them lives monitor(group)     -> the scope process of the caller's worker, which hears of all changes from its
     peers
 
-A scope has a process on each worker that has members, `<scope>/<worker>`, started when it is first needed: as OTP has
+A scope has a process on each worker that has members, `$pg/<scope>/<worker>`, started when it is first needed: OTP has
 one on each node. A worker that dies takes along just the members that lived there; the other scope processes tell
 whoever monitors their groups. Guests live on no worker: some scope process looks after them, and at its end another one
 does, from what it was told. (So it is for members whose scope process alone was killed.)
@@ -417,7 +417,7 @@ def _pids(processes: Any) -> list[Pid]:
 
 
 def _name(scope: str, worker: int) -> str:
-    return f"{scope}/{worker}"
+    return f"$pg/{scope}/{worker}"
 
 
 def _processes_of(scope: str) -> list[Pid]:

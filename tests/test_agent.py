@@ -40,7 +40,9 @@ def test_functions_run_in_the_agent(node: pa.ActorSystem, caller: int, start: st
     assert 1 == asker.do(agent.get, len)
     assert asker.do(agent.get, lambda state: pa.self_()) == agent.__pid__
     assert asker.do(agent.update, lambda state: state | {"two": 2}) is None
+    assert ["one", "two"] == asker.do(agent.get, sorted)
     assert 1 == asker.do(agent.get_and_update, lambda state: (state["one"], {}))
+    assert 0 == asker.do(agent.get, len)
     assert asker.do(agent.cast, lambda state: {"three": 3}) is None
     assert {"three": 3} == asker.do(agent.get, dict)
     pa.Agent.stop(agent)

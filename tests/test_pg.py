@@ -28,7 +28,7 @@ def counted(*puppets: Puppet) -> Counter[pa.Pid]:
 
 
 def scope_process(worker: int, scope: str = "pg") -> pa.Pid:
-    pid = pa.whereis(f"{scope}/{worker}")
+    pid = pa.whereis(f"$pg/{scope}/{worker}")
     assert pid is not None
     return pid
 
@@ -110,6 +110,22 @@ def test_who_is_dead_is_no_member(node: pa.ActorSystem, worker: int) -> None:
     assert not state.peers.get("group")
 
 
+@contract("S4.5", partly=True)
+def test_the_dead_are_not_told_of_before_the_scope_process_has_heard(node: pa.ActorSystem) -> None:
+    one, living = puppet(0), puppet(0)
+    living.do(pg.join, "living")
+    one.end("done")
+
+    def stale(state: Any) -> Any:
+        state.own["group"] = [one.pid]
+        state.joined[one.pid] = (pa.make_ref(), ["group"])
+        return state
+
+    pa.sys_.replace_state(scope_process(0), stale)
+    assert [] == pg.get_members("group")
+    assert ["living"] == pg.which_groups()
+
+
 def test_who_moves_stays_a_member(node: pa.ActorSystem) -> None:
     mover = pa.options(worker=0).start(pa.GenServer)
     pg.join("group", mover)
@@ -154,7 +170,7 @@ def test_a_whole_scope_is_monitored(node: pa.ActorSystem, watcher: int) -> None:
     other = puppet(1)
     other.do(pg.join, "a")
     eyes.do(pg.join, "mine")  # there is a scope process for it from here on
-    peers = pa.whereis(f"pg/{watcher}") or scope_process(0)
+    peers = pa.whereis(f"$pg/pg/{watcher}") or scope_process(0)
     eventually(lambda: any("a" in groups for groups in pa.sys_.get_state(peers).peers.values()), "they know each other")
     ref, groups = eyes.do(pg.monitor_scope)
     assert {"a", "mine"} == set(groups)
@@ -208,7 +224,7 @@ def test_all_at_once(node: pa.ActorSystem) -> None:
     assert ["end"] == pg.which_groups()
     for worker in 0, 1:
         eventually(
-            lambda worker=worker: Counter(racers) == known(worker)["end"],  # type: ignore[misc]
+            lambda worker=worker: Counter(racers) == known(worker).get("end"),  # type: ignore[misc]
             "each scope process has heard of all",
         )
 
@@ -227,10 +243,10 @@ def known(worker: int) -> dict[Hashable, Counter[pa.Pid]]:
 def test_a_worker_dies_with_its_members_alone(actor_system: pa.ActorSystem) -> None:
     here, there = puppet(1), puppet(0)
     pg.join("group", [here.pid, there.pid, pa.self_(), pa.self_()])
-    assert scope_process(0) == pa.sys_.get_status("pg/0")["pid"], "which looks after the test's own thread"
+    assert pa.self_() in pa.sys_.get_state(scope_process(0)).joined, "the first one looks after guests"
     here.do(pg.join, "mine")
     ref, _ = here.do(pg.monitor, "group")
-    eventually(lambda: known(1)["group"] == members("group"), "it has heard of all")
+    eventually(lambda: known(1).get("group") == members("group"), "it has heard of all")
     here.do(mail)
     watch = there.watch()
     os.kill(actor_system.worker_pids[0], signal.SIGKILL)
@@ -253,14 +269,14 @@ def test_a_worker_dies_with_its_members_alone(actor_system: pa.ActorSystem) -> N
     assert expected + counted(newcomer) == members("group")
     assert pg.leave("group")
     assert counted(here, newcomer) + Counter([pa.self_()]) == members("group")
-    eventually(lambda: known(1)["group"] == members("group") == known(0)["group"], "all agree")
+    eventually(lambda: known(1).get("group") == members("group") == known(0).get("group"), "all agree")
     assert here.do(pg.demonitor, ref)
 
 
 def test_a_scope_process_that_is_killed_loses_no_member(node: pa.ActorSystem) -> None:
     one, other = puppet(0), puppet(1)
     pg.join("group", [one.pid, other.pid])
-    eventually(lambda: known(1)["group"] == members("group"), "they know each other")
+    eventually(lambda: known(1).get("group") == members("group"), "they know each other")
     former = scope_process(0)
     pa.exit(former, "kill")
     eventually(lambda: members("group") == counted(one, other), "the other one looks after its members")
@@ -304,7 +320,7 @@ def test_bad_groups_and_members_are_refused(node: pa.ActorSystem) -> None:
         with pytest.raises(error, match=text):
             call()
     pg.join("a")
-    home = next(pid for worker in (0, 1) if (pid := pa.whereis(f"pg/{worker}")))
+    home = next(pid for worker in (0, 1) if (pid := pa.whereis(f"$pg/pg/{worker}")))
     pa.send(home, "junk")
     assert "error" == pa.call(home, "junk")[0]
     assert [pa.self_()] == pg.get_members("a")

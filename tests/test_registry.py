@@ -276,6 +276,17 @@ def test_a_partition_takes_its_processes_along_and_begins_anew(node: pa.ActorSys
     trapping.do(Registry.register, "players", 0)
 
 
+def test_who_asks_while_a_partition_is_restarted_waits(node: pa.ActorSystem) -> None:
+    players()
+    one = puppet(1)
+    for number in range(3):  # as often as its supervisor restarts it
+        watch = pa.monitor("players/0")
+        pa.exit("players/0", "kill")
+        pa.receive(pa.Down(watch, pa.ANY, pa.ANY), timeout=WAIT)
+        one.do(Registry.register, "players", number)
+        one.do(Registry.unregister, "players", number)
+
+
 def test_who_has_unregistered_outlives_the_registry(node: pa.ActorSystem) -> None:
     registry = players()
     one, two = puppet(0), puppet(1)
@@ -316,7 +327,7 @@ def addresses(kind: str) -> Any:
         Registry.start_link(keys="unique", name="others")
         pa.stop(actor)
         name = pa.via("others", 1)
-        pa.options(name=name).start(Player)
+        pa.options(name=name, worker=1).start(Player)
         return pa.ref(Player, name)
     if kind == "pid":
         return actor.__pid__
