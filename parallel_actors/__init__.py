@@ -29,6 +29,7 @@ from parallel_actors.gen_server import (
     start_monitor,
     stop,
 )
+from parallel_actors.names import Via
 from parallel_actors.workers.api import (
     alias,
     ancestors,
@@ -74,6 +75,7 @@ from parallel_actors.workers.api import (
 from parallel_actors.workers.codec import Shared
 from parallel_actors.workers.errors import (
     ActorError,
+    AlreadyRegistered,
     CallingSelf,
     CallTimeout,
     ChildError,
@@ -99,8 +101,9 @@ from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
 
 if TYPE_CHECKING:
-    from parallel_actors import application, code, sys_
+    from parallel_actors import application, code, pg, pubsub, sys_, timer
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
+    from parallel_actors.agent import Agent
     from parallel_actors.application import Application, ApplicationInfo
     from parallel_actors.code import Reloaded, reload
     from parallel_actors.dynamic_supervisor import DynamicSupervisor
@@ -141,6 +144,7 @@ if TYPE_CHECKING:
     )
     from parallel_actors.partition_supervisor import PartitionSupervisor
     from parallel_actors.process import options
+    from parallel_actors.registry import Registry, via
     from parallel_actors.request import Done, Failed, Request, Requests, send_request
     from parallel_actors.scaling import WorkerLoad, aadd_worker, add_worker, aremove_worker, remove_worker, worker_loads
     from parallel_actors.supervisor import Backoff, ChildInfo, ChildSpec, Supervisor, child
@@ -157,6 +161,8 @@ __all__ = [
     "ActorError",
     "ActorRef",
     "ActorSystem",
+    "Agent",
+    "AlreadyRegistered",
     "Application",
     "ApplicationInfo",
     "Backoff",
@@ -210,6 +216,7 @@ __all__ = [
     "PushCallbackModule",
     "ReceiveTimeout",
     "Ref",
+    "Registry",
     "Reloaded",
     "RemoteError",
     "RemoveHandler",
@@ -234,6 +241,7 @@ __all__ = [
     "TaskSupervisor",
     "Timeout",
     "Transition",
+    "Via",
     "WorkerDown",
     "WorkerLoad",
     "aadd_worker",
@@ -262,9 +270,11 @@ __all__ = [
     "monitor",
     "no_preempt",
     "options",
+    "pg",
     "process_dict",
     "process_info",
     "processes",
+    "pubsub",
     "read_timer",
     "receive",
     "ref",
@@ -292,10 +302,12 @@ __all__ = [
     "state",
     "stop",
     "sys_",
+    "timer",
     "trap_exit",
     "unalias",
     "unlink",
     "unregister",
+    "via",
     "whereis",
     "worker_count",
     "worker_index",
@@ -309,6 +321,7 @@ _LATER = {
     "actor": ("Actor", "ActorRef", "ReplyTo", "call_later", "delegate", "info", "ref"),
     "application": ("Application", "ApplicationInfo"),
     "code": ("Reloaded", "reload"),
+    "agent": ("Agent",),
     "config": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
     "gen_event": (
@@ -347,7 +360,10 @@ _LATER = {
         "state",
     ),
     "partition_supervisor": ("PartitionSupervisor",),
+    "pg": (),
     "process": ("options",),
+    "pubsub": (),
+    "registry": ("Registry", "via"),
     "request": ("Done", "Failed", "Request", "Requests", "send_request"),
     "scaling": ("WorkerLoad", "aadd_worker", "add_worker", "aremove_worker", "remove_worker", "worker_loads"),
     "supervisor": ("Backoff", "ChildInfo", "ChildSpec", "Supervisor", "child"),
@@ -355,6 +371,7 @@ _LATER = {
     "system": ("ActorSystem",),
     "task": ("Task", "callers"),
     "task_supervisor": ("TaskSupervisor",),
+    "timer": (),
 }
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in (module, *names)}
 

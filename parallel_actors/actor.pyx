@@ -18,6 +18,7 @@ from types import CoroutineType, GenericAlias, MemberDescriptorType, MethodType
 
 from parallel_actors.gen_server import Defaults, NoReply, Reply, cast, reply, use_actors
 from parallel_actors.gen_server import call as call_server
+from parallel_actors.names import Via
 from parallel_actors.request import ask, send_request
 from parallel_actors.workers.api import self_, whereis
 from parallel_actors.workers.codec import newest
@@ -313,7 +314,7 @@ cdef class ActorRef:
     Wherever a pid is accepted, it is too.
     """
 
-    cdef readonly object _address       # a Pid, or a registered name
+    cdef readonly object _address       # a Pid, a registered name, or a via name
     cdef object kind                    # the class
     cdef dict methods                   # its calls and casts
 
@@ -397,7 +398,7 @@ def ref(actor, address, /):
 
     Args:
         actor: the class; what lives there isn't asked whether it is one.
-        address: a pid, a registered name (whether there is such a process shows at the call), or another reference.
+        address: a pid, a name, plain or via (whether there is such a process shows at the call), or another reference.
 
     Raises:
         TypeError: for a class that is no Actor, or an address that is none.
@@ -406,7 +407,7 @@ def ref(actor, address, /):
         raise TypeError(f"expected a class of Actor, got {actor!r}")
     if type(address) is ActorRef:
         address = (<ActorRef>address)._address
-    if not isinstance(address, (Pid, str)):
+    if not isinstance(address, (Pid, str, Via)):
         raise TypeError(f"expected a Pid or a registered name, got {address!r} ({type(address).__name__})")
     return ActorRef(address, actor)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Unpack
 
 from parallel_actors.gen_server import NoReply, Ok
+from parallel_actors.names import Via
 from parallel_actors.process import is_whole, options
 from parallel_actors.supervisor import (
     RESTART,
@@ -77,7 +78,7 @@ class DynamicSupervisor(Supervising):
     """
 
     @staticmethod
-    def start_link(*, name: str | None = None, **choices: Unpack[CrowdOptions]) -> Pid:
+    def start_link(*, name: str | Via | None = None, **choices: Unpack[CrowdOptions]) -> Pid:
         """Start one without children (Elixir: `DynamicSupervisor.start_link/1`).
 
         Args:

@@ -3,6 +3,7 @@ from types import ModuleType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, final, overload
 
 from parallel_actors.actor import Actor, CallMethod, CastMethod
+from parallel_actors.names import Via
 from parallel_actors.workers.errors import ActorError
 from parallel_actors.workers.ident import Pid, Ref
 
@@ -11,8 +12,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
-# Where a server is addressed: by pid, registered name, or the reference of a typed actor.
-Server = Pid | str | Actor
+# Where a server is addressed: by pid, registered name, via name, or the reference of a typed actor.
+Server = Pid | str | Via | Actor
 
 @final
 class Reply:
@@ -91,7 +92,7 @@ def start_monitor(target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) 
 @overload
 def start_monitor(target: Callbacks, /, *args: Any, **kwargs: Any) -> tuple[Pid, Ref] | _MaybeNone: ...
 def start_with(
-    options: tuple[int, str | None, object, int, tuple[int, int, int] | None],
+    options: tuple[int, str | Via | None, object, int, tuple[int, int, int] | None],
     how: Literal[0, 1, 2],
     target: Any,
     args: tuple[Any, ...],

@@ -27,7 +27,7 @@ from greenlet import GreenletExit
 from parallel_actors.workers import api
 from parallel_actors.workers.codec import decode_bytes, encode_bytes, newest
 from parallel_actors.workers.errors import (
-    ActorError, CallingSelf, CallTimeout, MailboxFull, NodeDown, NoProc, ProcessExit, RemoteError, StartError,
+    ActorError, CallingSelf, CallTimeout, MailboxFull, NameTaken, NodeDown, NoProc, NotRegistered, ProcessExit, RemoteError, StartError,
 )
 from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown, is_orderly
@@ -364,10 +364,16 @@ cdef class Server(Handler):
 
     # -- life
 
-    cdef object boot(self, args, kwargs, Ref starter):
-        """Run init, and tell the starter, who is the parent. The Loop to go on with, or None: ignored."""
+    cdef object boot(self, args, kwargs, Ref starter, via):
+        """Run init, and tell the starter, who is the parent. The Loop to go on with, or None: ignored, or the via name is taken."""
         cdef Process p = me(self.scheduler)
         try:
+            if via is not None:
+                try:
+                    via.register()
+                except NameTaken as error:
+                    self.scheduler.reply(self.parent, starter, error)
+                    return None
             if isinstance(self.callbacks, type):
                 self.callbacks = self.callbacks()
             self.find_handlers()
@@ -839,11 +845,11 @@ def tagged_call(server, request):
     return to, ref
 
 
-def boot(target, args, kwargs, Ref starter):
-    """The body of a server process, until its Loop. starter: the reference of the word that its starter waits for."""
+def boot(target, args, kwargs, Ref starter, via=None):
+    """The body of a server process, until its Loop. starter: the reference of the word that its starter waits for. via: its name, where that isn't plain."""
     target = newest(target)         # whoever starts it may be of the code before
     adapter = getattr(target, "_served_by", None)       # the callbacks of another behaviour: an actor's, a state machine's
-    return (<Server>Server(target if adapter is None else adapter(target))).boot(args, kwargs, starter)
+    return (<Server>Server(target if adapter is None else adapter(target))).boot(args, kwargs, starter, via)
 
 
 # ---------------------------------------------------------------------- starting
@@ -856,6 +862,7 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
     cdef Pid pid = None
     cdef double limit = seconds_of(timeout)
     cdef int answered, how_else
+    cdef tuple body = ()
     actor = None
     if isinstance(target, type) and actor_class is not None and issubclass(target, actor_class):
         actor = target
@@ -873,7 +880,10 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
         how_else = LINKED if how == 1 else 0
         ref = new_ref(p.pid.hi, s.new_lo(p))
     try:
-        pid = s.spawn(boot, (target, args, kwargs, ref), NO_KEYWORDS, AWAITED | how_else, ref, options)
+        if options[1] is not None and type(options[1]) is not str:
+            body = (options[1],)            # a via name: the process registers itself
+            options = (options[0], None, *options[2:])
+        pid = s.spawn(boot, (target, args, kwargs, ref, *body), NO_KEYWORDS, AWAITED | how_else, ref, options)
         answered = s.await_answer(p, limit)
         answer = p.reply
     finally:
@@ -893,7 +903,9 @@ def start_with(options, int how, target, args, kwargs, timeout=None):
     if how == 1:
         api.receive(Exit(pid, ANY), timeout=0, default=None)        # the link's word of the end that is told here already
     if answered == GIVEN:
-        return None         # ignored
+        if answer is False:
+            return None         # ignored
+        raise s.decoded(<Encoded>answer) if type(answer) is Encoded else answer     # its via name is taken
     if not answered:
         raise StartError(f"{title_of(target)} was not up within {timeout} s: it is killed", reason="timeout", target=pid, elapsed=timeout)
     reason = s.reason_value(answer)
@@ -1073,8 +1085,13 @@ cdef Pid address(Scheduler s, object target, object request):
         if pid is None:
             raise NoProc(f"expected a server called {target!r}, got none: no process has this name", reason="noproc", target=target, request=request)
         return <Pid>pid
-    if not isinstance(target, type) and type(getattr(target, "_address", None)) in (Pid, str):
-        return address(s, target._address, request)         # the reference of a typed actor
+    if not isinstance(target, type):
+        try:
+            found = getattr(target, "__pid__", None)        # a via name, or the reference of a typed actor
+        except NotRegistered as error:
+            raise NoProc(str(error), reason="noproc", target=target, request=request) from error
+        if type(found) is Pid:
+            return <Pid>found
     raise TypeError(f"expected a Pid or a registered name, got {target!r} ({type(target).__name__})")
 
 
@@ -1198,16 +1215,13 @@ def cast(server, request=NOTHING, /):
     if request is NOTHING:
         return method("cast", server)
     cdef Scheduler s = here()
-    if type(server) is not Pid and type(server) is not str and not isinstance(server, type):
-        server = getattr(server, "_address", server)        # the reference of a typed actor
-    if type(server) is str:
-        server = api.whereis(server)
-        if server is None:
-            return
-    if type(server) is not Pid:
-        raise TypeError(f"expected a Pid or a registered name, got {server!r} ({type(server).__name__})")
+    cdef Pid to
+    try:
+        to = address(s, server, None)
+    except NoProc:
+        return
     s.may_act()
-    s.send_pid(<Pid>server, (CAST, request))
+    s.send_pid(to, (CAST, request))
 
 
 def reply(from_, value, /):

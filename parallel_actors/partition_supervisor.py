@@ -7,7 +7,7 @@ whereis("shards", key) -> the pid behind "shards/<partition of key>": one look i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Unpack
 
 from parallel_actors.process import is_whole, options
@@ -114,6 +114,19 @@ class PartitionSupervisor(Supervisor):
         return pid
 
     @staticmethod
+    def whereis_name(name: Hashable, /) -> Pid | None:
+        """For `Via(PartitionSupervisor, (name, key))`, the name of the child that is responsible for `key`."""
+        supervisor, key = _parts(name)
+        return api.whereis(f"{supervisor}/{partition_of(key, PartitionSupervisor.partitions(supervisor))}")
+
+    @staticmethod
+    def register_name(name: Hashable, pid: Pid, /) -> None:
+        """For `Via`: refuses. The children have their names already."""
+        raise TypeError(
+            f"expected a name for what is started here, got {name!r}: a PartitionSupervisor starts its children itself"
+        )
+
+    @staticmethod
     def partitions(name: str) -> int:
         """How many partitions there are.
 
@@ -134,6 +147,11 @@ class PartitionSupervisor(Supervisor):
                 )
             _partitions[pid] = found
         return found
+
+
+def _parts(name: Any) -> tuple[str, object]:
+    supervisor, key = name
+    return supervisor, key
 
 
 def _children(

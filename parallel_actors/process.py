@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from parallel_actors import gen_server
+from parallel_actors.names import Via
 from parallel_actors.workers import api
 from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.scheduler import POLICIES
@@ -25,7 +26,7 @@ MailboxPolicy = Literal["suspend", "fail", "drop_newest", "drop_oldest"]
 class Choices(TypedDict, total=False):
     """The keywords of `options`."""
 
-    name: str | None
+    name: str | Via | None
     worker: int | None
     label: str | None
     spread: bool
@@ -61,15 +62,25 @@ class SpawnOptions:
 
     def spawn(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
         """`spawn` with these options."""
-        return api.spawn_with(self._options, 0, function, args, kwargs)  # type: ignore[no-any-return]
+        return api.spawn_with(self._plain(), 0, function, args, kwargs)  # type: ignore[no-any-return]
 
     def spawn_link(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Pid:
         """`spawn_link` with these options."""
-        return api.spawn_with(self._options, 1, function, args, kwargs)  # type: ignore[no-any-return]
+        return api.spawn_with(self._plain(), 1, function, args, kwargs)  # type: ignore[no-any-return]
 
     def spawn_monitor(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> tuple[Pid, Ref]:
         """`spawn_monitor` with these options."""
-        return api.spawn_with(self._options, 2, function, args, kwargs)  # type: ignore[no-any-return]
+        return api.spawn_with(self._plain(), 2, function, args, kwargs)  # type: ignore[no-any-return]
+
+    def _plain(self) -> tuple[int, str | None, object, int, tuple[int, int, int] | None]:
+        """For a process that runs a function."""
+        worker, name, label, traits, limits = self._options
+        if isinstance(name, Via):
+            raise TypeError(
+                f"expected a plain name for a process that runs a function, got {name!r}: via names are for"
+                " start() and start_link(); the function itself may call Registry.register()"
+            )
+        return worker, name, label, traits, limits
 
     @overload
     def start(self, target: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> A: ...
@@ -106,8 +117,8 @@ def is_whole(value: object, least: int) -> bool:
 
 
 def _check_choices(name: object, worker: object) -> None:
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"expected name to be a str, got {name!r} ({type(name).__name__})")
+    if name is not None and not isinstance(name, (str, Via)):
+        raise TypeError(f"expected name to be a str or a via name, got {name!r} ({type(name).__name__})")
     if worker is not None and (isinstance(worker, bool) or not isinstance(worker, int) or not 0 <= worker < 4096):
         raise ValueError(f"expected worker to be the number of a worker (0, 1, ...), got {worker!r}")
 
@@ -140,7 +151,8 @@ def options(**choices: Unpack[Choices]) -> SpawnOptions:
     """Choose how to spawn: `options(name="db", worker=1).spawn(serve)`.
 
     Args:
-        name: register the process under this name, atomically with the spawn; `NameTaken` if another has it.
+        name: register the process under this name, atomically with the spawn; `NameTaken` if another has it. A server
+            (`start`, `start_link`, `start_monitor`) may have a via name: it registers itself before its `init`.
         worker: the number of the worker to live on; by default the caller's own, or (for the program's main process and
             for guests) the least loaded one.
         label: a text for reports and `process_info`.

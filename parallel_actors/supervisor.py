@@ -21,6 +21,7 @@ from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from parallel_actors.gen_server import IGNORE, GenServer, NoReply, Ok, Reply, Stop, call
+from parallel_actors.names import Via
 from parallel_actors.process import Choices, MailboxPolicy, SpawnOptions, is_whole, options
 from parallel_actors.workers import api
 from parallel_actors.workers.codec import newest
@@ -55,7 +56,7 @@ class ChildSpec:
     target: Any
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
-    name: str | None = None
+    name: str | Via | None = None
     worker: int | None = None
     restart: Restart = "permanent"
     shutdown: float | Literal["brutal_kill", "infinity"] = 5.0
@@ -95,7 +96,7 @@ def child(
     /,
     *args: Any,
     id: Hashable = None,
-    name: str | None = None,
+    name: str | Via | None = None,
     worker: int | None = None,
     restart: Restart = "permanent",
     shutdown: float | Literal["brutal_kill", "infinity"] | None = None,
@@ -118,7 +119,7 @@ def child(
             A keyword `timeout`, for a class or module, is the time in seconds that its `init` has at each start: one
             that hangs there keeps the supervisor waiting.
         id: what the supervisor knows it by, unique among its children; by default its name, else the target's.
-        name: registered for each of its lives.
+        name: registered for each of its lives; a via name for a class or module.
         worker: the number of the worker to live on; by default the least loaded one, at each start.
         restart: "permanent": always; "transient": after an abnormal end; "temporary": never, nor with its siblings.
         shutdown: seconds that it has from the exit signal `shutdown` to its kill; "brutal_kill": none; "infinity".
@@ -530,7 +531,7 @@ class Supervisor(Supervising):
     """
 
     @staticmethod
-    def start_link(children: Iterable[Any], *, name: str | None = None, **choices: Unpack[TreeOptions]) -> Pid:
+    def start_link(children: Iterable[Any], *, name: str | Via | None = None, **choices: Unpack[TreeOptions]) -> Pid:
         """Start a supervisor and its children; returns when all of them are up (OTP: `supervisor:start_link/2,3`).
 
         Args:

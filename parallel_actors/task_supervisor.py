@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from parallel_actors.dynamic_supervisor import DynamicSupervisor, TaskOptions, crowd_of
+from parallel_actors.names import Via
 from parallel_actors.process import options
 from parallel_actors.request import Done, Failed
 from parallel_actors.supervisor import ChildSpec, ask
@@ -44,7 +45,7 @@ class TaskSupervisor(DynamicSupervisor):
 
     @staticmethod
     def start_link(  # type: ignore[override]
-        *, name: str | None = None, **choices: Unpack[TaskOptions]
+        *, name: str | Via | None = None, **choices: Unpack[TaskOptions]
     ) -> Pid:
         """Start one without tasks (Elixir: `Task.Supervisor.start_link/1`). Options as for `DynamicSupervisor`."""
         crowd_of(**choices)

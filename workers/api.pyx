@@ -72,12 +72,18 @@ cdef Pid resolve(Scheduler s, object target):
     raise TypeError(f"expected a Pid or a registered name, got {target!r} ({type(target).__name__})")
 
 
-cdef object wrong_pid(target):
-    raise TypeError(f"expected a Pid, got {target!r} ({type(target).__name__})")
+cdef Pid looked_up(Scheduler s, object target):
+    """`resolve`, or None where nobody has the name."""
+    if type(target) is str:
+        return named(s, <str>target)
+    try:
+        return resolve(s, target)
+    except NotRegistered:
+        return None
 
 
 cdef object behind(target):
-    """The pid of what stands for a process, such as the reference of a typed actor: it has `__pid__`."""
+    """The pid of what stands for a process, such as a via name or the reference of a typed actor: it has `__pid__`."""
     if isinstance(target, type):
         return None
     found = getattr(target, "__pid__", None)
@@ -624,10 +630,7 @@ def monitor(target, /, *, bint alias=False):
     cdef Process p = acting(s)
     cdef Ref ref
     cdef Pid pid
-    if type(target) is str:
-        pid = named(s, <str>target)
-    else:
-        pid = resolve(s, target)
+    pid = looked_up(s, target)
     if pid is not None:
         s.reach(pid.hi)
     ref = s.make_ref(p)
@@ -697,9 +700,7 @@ def register(name, target, /):
     acting(s)
     cdef Pid pid
     checked_name(name)
-    if type(target) is not Pid:
-        target = behind(target) or wrong_pid(target)
-    pid = <Pid>target
+    pid = resolve(s, target)
     if s.gone(pid):
         raise NoProc(f"expected a live process to register as {name!r}, got {pid}, which is dead", reason="noproc", target=pid)
     if s.ask(hi_endpoint(pid.hi), hi_incarnation(pid.hi), ("register", name, pid.lo), REMOTE_TIMEOUT) is NOT_FOUND:
@@ -716,8 +717,16 @@ def unregister(name, /):
 
 
 def whereis(name, /):
-    """The pid registered as `name`, or None (OTP: `whereis/1`)."""
-    return named(here(), checked_name(name))
+    """The pid registered as `name`, or behind a via name or a reference; None where there is none (OTP: `whereis/1`)."""
+    if type(name) is str:
+        return named(here(), <str>name)
+    try:
+        found = behind(name)
+    except NotRegistered:
+        return None
+    if found is None:
+        checked_name(name)
+    return found if is_alive(found) else None       # a registry may not have heard of its end yet
 
 
 def registered():
@@ -738,7 +747,10 @@ cdef object start_timer(object delay, object dest, object message, bint repeat):
     if repeat and limit == 0:
         raise ValueError("expected an interval of more than 0 seconds, got 0")
     if type(dest) is not Pid and type(dest) is not Ref and type(dest) is not str:
-        raise TypeError(f"expected a Pid, a name or an alias, got {dest!r} ({type(dest).__name__})")
+        stands = behind(dest)
+        if stands is None:
+            raise TypeError(f"expected a Pid, a name or an alias, got {dest!r} ({type(dest).__name__})")
+        dest = stands
     data = s.codec.encode(message)
     ns = <int64_t>(limit * 1e9)
     if repeat and ns == 0:
@@ -820,11 +832,10 @@ def is_alive(pid, /):
     """Whether the process lives (OTP: `is_process_alive/1`)."""
     cdef Scheduler s = here()
     acting(s)
-    cdef Pid target
+    cdef Pid target = looked_up(s, pid)
     cdef uint32_t e
-    if type(pid) is not Pid:
-        pid = behind(pid) or wrong_pid(pid)
-    target = <Pid>pid
+    if target is None:
+        return False
     if target.hi == s.hi and s.find(target.lo) is None:
         return s.is_unborn(target.lo)
     if target.hi == s.hi and not s.find(target.lo).flags & AWAY:
@@ -840,6 +851,44 @@ def is_alive(pid, /):
         return s.ask(e, hi_incarnation(target.hi), ("is_alive", target.lo), FOREVER)
     except NoProc:
         return False
+
+
+def living(pids, /):
+    """Those of `pids` that live, in their order: `is_alive` for many, with one question to each worker, not one for each process."""
+    cdef Scheduler s = here()
+    acting(s)
+    cdef Pid pid
+    cdef dict asked = {}            # (endpoint, incarnation) -> [Pid]
+    cdef set found = set()
+    for pid in set(pids):
+        if s.here_is(pid) is not None:
+            found.add(pid)
+        elif pid.hi == s.hi or hi_endpoint(pid.hi) >= s.segment.root:
+            if is_alive(pid):
+                found.add(pid)
+        elif not s.gone(pid):
+            asked.setdefault((hi_endpoint(pid.hi), hi_incarnation(pid.hi)), []).append(pid)
+    for (e, inc), some in asked.items():
+        try:
+            answers = s.ask(e, inc, ("living", [(<Pid>each).lo for each in some]), FOREVER)
+        except NoProc:
+            continue
+        for pid, lives in zip(some, answers):
+            if is_alive(pid) if lives is None else lives:
+                found.add(pid)
+    return [pid for pid in pids if pid in found]
+
+
+def pid_of(target, /):
+    """The pid behind whatever stands for a process, now. Raises NotRegistered, TypeError."""
+    cdef Scheduler s = here()
+    acting(s)
+    return resolve(s, target)
+
+
+def runs_here(Pid pid not None, /):
+    """Whether it runs on the caller's worker; a guest does in its own thread."""
+    return here().here_is(pid) is not None
 
 
 def processes():
@@ -868,11 +917,8 @@ def process_info(pid, item=None, /):
     """Facts about a process, on whatever worker it lives: a dict, or one `item` of it; None if it is dead (OTP: `process_info/1,2`)."""
     cdef Scheduler s = here()
     acting(s)
-    cdef Pid target
-    if type(pid) is not Pid:
-        pid = behind(pid) or wrong_pid(pid)
-    target = <Pid>pid
-    if s.gone(target):
+    cdef Pid target = looked_up(s, pid)
+    if target is None or s.gone(target):
         return None
     try:
         facts = s.ask(hi_endpoint(target.hi), hi_incarnation(target.hi), ("info", target.lo),

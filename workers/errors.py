@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "ActorError",
+    "AlreadyRegistered",
     "CallTimeout",
     "CallingSelf",
     "ChildError",
@@ -110,6 +111,14 @@ class NameTaken(ActorError, ValueError):
     """Raised when a name is registered that another process has.
 
     What to do: `whereis(name)` says who; unregister it there, or choose another name. `target` is that process.
+    """
+
+
+class AlreadyRegistered(NameTaken):
+    """Raised when a key of a registry with unique keys is registered that another process has.
+
+    `target` is that process. What to do: talk to that one, or choose another key. A key is free again when its process
+    unregisters it, or ends.
     """
 
 

@@ -468,6 +468,7 @@ cdef class Scheduler:
     cdef object ask(self, uint32_t e, uint32_t inc, object operation, double timeout)
     cdef int answer(self, Record *r) except -1
     cdef uint64_t unborn_of(self, tuple operation) except? 0
+    cdef object lives(self, uint64_t lo)
     cdef object perform(self, tuple operation, Process p=*)
     cdef int answer_to(self, uint64_t hi, uint64_t lo, tuple reply) except -1
     # processes that run elsewhere

@@ -2462,6 +2462,13 @@ cdef class Scheduler:
             self.recall(p)
         return lo if p.flags & AWAY else 0
 
+    cdef object lives(self, uint64_t lo):
+        """Whether a process of ours is alive; None: its host knows."""
+        cdef Process p = self.find(lo)
+        if p is None:
+            return self.is_unborn(lo)
+        return None if p.flags & AWAY else True
+
     cdef object perform(self, tuple operation, Process p=None):
         """What other endpoints may ask of this one. The first item names the operation. p: the process that it is about, where it isn't ours."""
         cdef uint64_t hi, lo
@@ -2470,6 +2477,8 @@ cdef class Scheduler:
         if what == "is_alive":
             lo = operation[1]
             return foreign is not None or self.find(lo) is not None or self.is_unborn(lo)
+        if what == "living":
+            return [self.lives(lo) for lo in operation[1]]
         if what == "processes":
             self.after_hosts(self.endpoint)     # of those that have ended there, too
             return [p.pid for p in self.table.values() if not p.flags & SYSTEM]
