@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from parallel_actors.process import options
     from parallel_actors.request import Done, Failed, Request, Requests, send_request
     from parallel_actors.scaling import WorkerLoad, aadd_worker, add_worker, aremove_worker, remove_worker, worker_loads
+    from parallel_actors.subject import Selector, Subject
     from parallel_actors.supervisor import Backoff, ChildInfo, ChildSpec, Supervisor, child
     from parallel_actors.system import ActorSystem
     from parallel_actors.task import Task, callers
@@ -154,11 +155,13 @@ __all__ = [
     "Request",
     "Requests",
     "SegmentFull",
+    "Selector",
     "Shared",
     "Shutdown",
     "StartError",
     "Stop",
     "StoreFull",
+    "Subject",
     "Supervisor",
     "Task",
     "TaskSupervisor",
@@ -237,6 +240,7 @@ _LATER = {
     "process": ("options",),
     "request": ("Done", "Failed", "Request", "Requests", "send_request"),
     "scaling": ("WorkerLoad", "aadd_worker", "add_worker", "aremove_worker", "remove_worker", "worker_loads"),
+    "subject": ("Selector", "Subject"),
     "supervisor": ("Backoff", "ChildInfo", "ChildSpec", "Supervisor", "child"),
     "sys_": (),
     "system": ("ActorSystem",),
