@@ -100,6 +100,7 @@ from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerD
 if TYPE_CHECKING:
     from parallel_actors import sys_
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
+    from parallel_actors.behaviour import Behaviour, BehaviourRef, become
     from parallel_actors.dynamic_supervisor import DynamicSupervisor
     from parallel_actors.partition_supervisor import PartitionSupervisor
     from parallel_actors.process import options
@@ -121,6 +122,8 @@ __all__ = [
     "ActorRef",
     "ActorSystem",
     "Backoff",
+    "Behaviour",
+    "BehaviourRef",
     "CallTimeout",
     "CallingSelf",
     "ChildError",
@@ -174,6 +177,7 @@ __all__ = [
     "areceive",
     "aremove_worker",
     "asleep",
+    "become",
     "call",
     "call_later",
     "callers",
@@ -234,6 +238,7 @@ __all__ = [
 # long as all the rest. Workers have them from the start (`parallel_actors.root.preload`).
 _LATER = {
     "actor": ("Actor", "ActorRef", "ReplyTo", "call_later", "delegate", "info", "ref"),
+    "behaviour": ("Behaviour", "BehaviourRef", "become"),
     "config": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
     "partition_supervisor": ("PartitionSupervisor",),
