@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from parallel_actors import sys_
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
     from parallel_actors.behaviour import Behaviour, BehaviourRef, become
+    from parallel_actors.checkpoint import Carry, Checkpoints, MemoryStore, SQLiteStore, Store
     from parallel_actors.dynamic_supervisor import DynamicSupervisor
     from parallel_actors.partition_supervisor import PartitionSupervisor
     from parallel_actors.process import options
@@ -126,6 +127,8 @@ __all__ = [
     "BehaviourRef",
     "CallTimeout",
     "CallingSelf",
+    "Carry",
+    "Checkpoints",
     "ChildError",
     "ChildInfo",
     "ChildSpec",
@@ -137,6 +140,7 @@ __all__ = [
     "Failed",
     "GenServer",
     "MailboxFull",
+    "MemoryStore",
     "NameTaken",
     "NamesFull",
     "NoProc",
@@ -157,12 +161,14 @@ __all__ = [
     "ReplyTo",
     "Request",
     "Requests",
+    "SQLiteStore",
     "SegmentFull",
     "Selector",
     "Shared",
     "Shutdown",
     "StartError",
     "Stop",
+    "Store",
     "StoreFull",
     "Subject",
     "Supervisor",
@@ -239,6 +245,7 @@ __all__ = [
 _LATER = {
     "actor": ("Actor", "ActorRef", "ReplyTo", "call_later", "delegate", "info", "ref"),
     "behaviour": ("Behaviour", "BehaviourRef", "become"),
+    "checkpoint": ("Carry", "Checkpoints", "MemoryStore", "SQLiteStore", "Store"),
     "config": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
     "partition_supervisor": ("PartitionSupervisor",),

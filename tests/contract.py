@@ -91,7 +91,7 @@ RULES: dict[str, str] = {
     "S10.2": "what can't be pickled raises at the call site and names the path inside the object",
 }
 
-OPEN: frozenset[str] = frozenset({"S5.2", "S5.3"} | {"S6.9", "S6.10", "S6.11"} | {"S7.3", "S7.4"} | {"S8.6"})
+OPEN: frozenset[str] = frozenset({"S5.2", "S5.3"} | {"S6.9", "S6.10", "S6.11"} | {"S8.6"})
 
 
 @dataclass(frozen=True)
