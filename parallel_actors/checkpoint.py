@@ -363,8 +363,9 @@ class Carry:
        them; a method that had changed half of the state has changed half of it.
     2. With a `store`, at each start, also the first of a program: the last checkpoint. The server saves its state every
        `every` seconds, if it has changed (it waits for the store then), and when it ends in order (it is told to, or
-       returns `Stop("normal")`). So after a kill, the death of its worker, or an exit signal of a link, it goes back to
-       the last checkpoint. What it crashed with is never saved there.
+       returns `Stop("normal")`; the end of the system ends all at once, the store, too: stop the tree before). So after
+       a kill, the death of its worker, or an exit signal of a link, it goes back to the last checkpoint. What it
+       crashed with is never saved there.
     3. Nothing: `init` or `__init__` with the arguments of the spec, as without `carry_state`.
 
     Instead of `init`, the callback `carried` is called, with the state: it makes what else the server needs (timers,

@@ -24,13 +24,12 @@ from parallel_actors.checkpoint import Carry, Carrying, carried_by
 from parallel_actors.gen_server import CARRY, IGNORE, GenServer, NoReply, Ok, Reply, Stop, call
 from parallel_actors.process import Choices, MailboxPolicy, SpawnOptions, is_whole, options
 from parallel_actors.workers import api
-from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, NoProc, StartError
+from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, NoProc, NotRegistered, StartError
 from parallel_actors.workers.ident import Pid
 from parallel_actors.workers.reasons import Crash, Exit, Shutdown, WorkerDown, is_orderly
 from parallel_actors.workers.scheduler import current_scheduler
 
 if TYPE_CHECKING:
-    from parallel_actors.actor import Actor
     from parallel_actors.gen_server import Server
 
 __all__ = ["Backoff", "ChildInfo", "ChildSpec", "Supervisor", "child"]
@@ -526,7 +525,7 @@ class Supervising(GenServer):
         return found
 
     @staticmethod
-    def adopt(supervisor: Server, pid: Pid | Actor, spec: Any) -> Pid:
+    def adopt(supervisor: Server, process: Server, spec: Any) -> Pid:
         """Make a process that runs already a child (Actors.jl: `supervise`).
 
         From now on it is like one that the supervisor has started: linked, started again by the spec when it ends,
@@ -540,8 +539,8 @@ class Supervising(GenServer):
         True
 
         Args:
-            pid: the process, or a reference to it. Whoever has started it may still be linked to it: `start` it, or
-                `unlink` it, so that its end doesn't end that one.
+            process: its pid, its name, or a reference to it. Whoever has started it may still be linked to it: `start`
+                it, or `unlink` it, so that its end doesn't end that one.
             spec: as for `start_child`; how the next one is started. Its name has to be that of the process. What the
                 process was started with doesn't matter, and with `carry_state` it is the next one that carries.
 
@@ -549,9 +548,13 @@ class Supervising(GenServer):
             ChildError: `reason` is "noproc": it is dead; "already_supervised": it is a child of this or another
                 supervisor; "already_started", "already_present", "max_children": as for `start_child`.
             ValueError: it is a thread of the program, the supervisor itself or an ancestor of it, or has another name.
+            NotRegistered: nobody has the name.
             NoProc, NodeDown, RemoteError: as `call`.
         """
-        found: Pid = ask(supervisor, "adopt", getattr(pid, "__pid__", pid), spec_of(spec))
+        pid = api.whereis(process) if isinstance(process, str) else getattr(process, "__pid__", process)
+        if pid is None:
+            raise NotRegistered(f"expected a registered name, got {process!r}: no process has it", target=process)
+        found: Pid = ask(supervisor, "adopt", pid, spec_of(spec))
         return found
 
     def too_many(self, pid: Pid | None, spec: ChildSpec) -> Stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,11 +95,11 @@ def pids(sup: pa.Pid) -> list[pa.Pid | None]:
 @KINDS
 def test_a_supervisors_end_ends_what_it_has_adopted(node: pa.ActorSystem, kind: Any) -> None:
     sup = supervisor(kind)
-    pid = puppet(1).pid
-    kind.adopt(sup, pid, pa.child(receive_for_ever, id="raw"))
-    ref = pa.monitor(pid)
+    child = puppet(1)
+    kind.adopt(sup, child.pid, pa.child(receive_for_ever, id="raw"))
+    watch = child.watch()
     pa.exit(sup, "kill")
-    assert "killed" == pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).reason
+    assert "killed" == child.reason_of(watch)
 
 
 def test_one_that_has_moved_is_adopted(node: pa.ActorSystem) -> None:
@@ -137,14 +138,15 @@ def test_what_cannot_be_adopted(node: pa.ActorSystem, kind: Any) -> None:
         (sup, ValueError, "other than the supervisor itself"),
         (top, ValueError, "and its ancestors"),
         (named, ValueError, "expected child\\(name='somebody'\\)"),
-        ("somebody", TypeError, "expected the Pid of a process to adopt, got 'somebody'"),
+        ("nobody", pa.NotRegistered, "expected a registered name, got 'nobody'"),
+        (3, TypeError, "expected the Pid of a process to adopt, got 3"),
     ]
     for pid, error, text in bad:
         with pytest.raises(error, match=text):
             kind.adopt(sup, pid, again)
     assert [mine] == [child.pid for child in kind.which_children(sup)]
     assert [] == pa.process_info(named, "links")
-    kind.adopt(sup, named, pa.child(receive_for_ever, name="somebody"))
+    assert named == kind.adopt(sup, "somebody", pa.child(receive_for_ever, name="somebody"))
     assert 2 == kind.count_children(sup)["active"]
     if kind is pa.Supervisor:
         with pytest.raises(pa.ChildError, match="is running"):
@@ -167,6 +169,27 @@ def try_to_adopt(sup: pa.Pid, pid: pa.Pid) -> Any:
         return pa.DynamicSupervisor.adopt(sup, pid, pa.child(receive_for_ever, id="raw"))
     except pa.ChildError as error:
         return error.reason
+
+
+def test_one_that_has_not_begun_is_adopted(node: pa.ActorSystem, tmp_path: Path) -> None:
+    """What its spawner has sent with it says who that was, and is looked at when it begins."""
+    sup = supervisor(pa.Supervisor, 0)
+    hog = puppet(1)
+    hog.tell(sit, tmp_path / "go on")
+    eventually(lambda: (tmp_path / "go on.begun").exists(), "nobody else has a turn there")
+    pid = pa.options(worker=1, stealable=False).spawn(receive_for_ever)
+    pa.Supervisor.adopt(sup, pid, pa.child(receive_for_ever, id="raw"))
+    (tmp_path / "go on").touch()
+    eventually(lambda: pa.process_info(pid, "status") == "waiting", "it has begun")
+    assert [sup, pa.self_()] == pa.process_info(pid, "ancestors")
+
+
+def sit(until: Path) -> None:
+    """Keep the worker to oneself until there is such a file."""
+    with pa.no_preempt():
+        until.with_suffix(".begun").touch()
+        while not until.exists():
+            pass
 
 
 def test_a_crowd_that_is_full_adopts_nobody(node: pa.ActorSystem) -> None:

@@ -431,6 +431,58 @@ def test_a_start_without_its_store_fails(node: pa.ActorSystem) -> None:
         pa.Supervisor.start_link([pa.child(Plain, [], name="plain", carry_state=pa.Carry("checkpoints"))])
 
 
+def test_one_that_moves_goes_on_saving(node: pa.ActorSystem) -> None:
+    pa.Supervisor.start_link(
+        [
+            pa.child(pa.Checkpoints, pa.MemoryStore(), name="checkpoints", worker=0),
+            pa.child(Counter, 40, name="counter", worker=0, carry_state=pa.Carry("checkpoints", every=0.01)),
+        ]
+    )
+    before = pa.whereis("counter")
+    assert before is not None
+    pa.migrate(before, 1, WAIT)
+    counter().add(2)
+    eventually(lambda: getattr(restored("counter"), "n", None) == 42, "it is saved")
+    counter().crash(50)
+    again("counter", before)
+    assert (50, "carried") == counter().facts()
+
+
+_VISITS = """
+import sys
+import parallel_actors as pa
+
+class Visits(pa.Actor):
+    def __init__(self):
+        self.n = 0
+
+    @pa.call
+    def visit(self):
+        self.n += 1
+        return self.n
+
+    def carried(self):
+        assert type(self) is Visits
+
+if __name__ == "__main__":
+    with pa.ActorSystem(workers=1):
+        supervisor = pa.Supervisor.start_link([
+            pa.child(pa.Checkpoints, pa.SQLiteStore(sys.argv[1]), name="checkpoints"),
+            pa.child(Visits, name="visits", carry_state=pa.Carry("checkpoints")),
+        ])
+        print(pa.ref(Visits, "visits").visit())
+        pa.stop(supervisor)
+"""
+
+
+def test_an_actor_of_a_script_goes_on_in_the_next_run(tmp_path: Path) -> None:
+    """Its class is another one then, of the same name; its last state is that of an orderly stop."""
+    (tmp_path / "visits.py").write_text(_VISITS)
+    command = [sys.executable, str(tmp_path / "visits.py"), str(tmp_path / "checkpoints.db")]
+    said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert ["1\n", "2\n"] == said
+
+
 def test_a_worker_that_is_killed(actor_system: pa.ActorSystem) -> None:
     supervisor = pa.options(worker=0).start(
         pa.Supervisor,
