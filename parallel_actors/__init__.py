@@ -105,6 +105,8 @@ if TYPE_CHECKING:
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
     from parallel_actors.agent import Agent
     from parallel_actors.application import Application, ApplicationInfo
+    from parallel_actors.behaviour import Behaviour, BehaviourRef, become
+    from parallel_actors.checkpoint import Carry, Checkpoints, MemoryStore, SQLiteStore, Store
     from parallel_actors.code import Reloaded, reload
     from parallel_actors.dynamic_supervisor import DynamicSupervisor
     from parallel_actors.gen_event import (
@@ -147,6 +149,7 @@ if TYPE_CHECKING:
     from parallel_actors.registry import Registry, via
     from parallel_actors.request import Done, Failed, Request, Requests, send_request
     from parallel_actors.scaling import WorkerLoad, aadd_worker, add_worker, aremove_worker, remove_worker, worker_loads
+    from parallel_actors.subject import Selector, Subject
     from parallel_actors.supervisor import Backoff, ChildInfo, ChildSpec, Supervisor, child
     from parallel_actors.system import ActorSystem
     from parallel_actors.task import Task, callers
@@ -166,11 +169,15 @@ __all__ = [
     "Application",
     "ApplicationInfo",
     "Backoff",
+    "Behaviour",
+    "BehaviourRef",
     "Call",
     "CallTimeout",
     "CallingSelf",
+    "Carry",
     "Cast",
     "ChangeCallbackModule",
+    "Checkpoints",
     "ChildError",
     "ChildInfo",
     "ChildSpec",
@@ -196,6 +203,7 @@ __all__ = [
     "KeepState",
     "KeepStateAndData",
     "MailboxFull",
+    "MemoryStore",
     "NameTaken",
     "NamesFull",
     "NextEvent",
@@ -227,14 +235,18 @@ __all__ = [
     "ReplyTo",
     "Request",
     "Requests",
+    "SQLiteStore",
     "SegmentFull",
+    "Selector",
     "Shared",
     "Shutdown",
     "StartError",
     "StateTimeout",
     "Stop",
     "StopAndReply",
+    "Store",
     "StoreFull",
+    "Subject",
     "Supervisor",
     "SwapHandler",
     "Task",
@@ -252,6 +264,7 @@ __all__ = [
     "areceive",
     "aremove_worker",
     "asleep",
+    "become",
     "call",
     "call_later",
     "callers",
@@ -322,6 +335,8 @@ _LATER = {
     "application": ("Application", "ApplicationInfo"),
     "code": ("Reloaded", "reload"),
     "agent": ("Agent",),
+    "behaviour": ("Behaviour", "BehaviourRef", "become"),
+    "checkpoint": ("Carry", "Checkpoints", "MemoryStore", "SQLiteStore", "Store"),
     "config": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
     "gen_event": (
@@ -366,6 +381,7 @@ _LATER = {
     "registry": ("Registry", "via"),
     "request": ("Done", "Failed", "Request", "Requests", "send_request"),
     "scaling": ("WorkerLoad", "aadd_worker", "add_worker", "aremove_worker", "remove_worker", "worker_loads"),
+    "subject": ("Selector", "Subject"),
     "supervisor": ("Backoff", "ChildInfo", "ChildSpec", "Supervisor", "child"),
     "sys_": (),
     "system": ("ActorSystem",),

@@ -279,8 +279,10 @@ class Actor:
     `async def`. What a method raises ends the actor, and is raised in the caller as a `RemoteError`: a supervisor
     begins anew. To end in order, raise `ProcessExit("normal")`.
 
-    Optional methods, as in `GenServer`: `terminate(self, reason)`, `format_status(self, status)`, whose "state" is a
-    dict of the instance's attributes, and `code_change(self, version, extra)`, which sets what the new class needs.
+    Optional methods, as in `GenServer`: `terminate(self, reason)`; `format_status(self, status)`, whose "state" is a
+    dict of the instance's attributes; `code_change(self, version, extra)`, which sets what the new class needs;
+    `carried(self)`, for an instance that goes on in a new process (see `Carry`), in the place of `__init__`: it raises
+    where it can't.
     """
 
     _actor_methods = {}         # name -> Method
@@ -455,6 +457,16 @@ cdef class Served:
 
     def init(self, *args, **keywords):
         return self.kind(*args, **keywords)
+
+    def carried(self, state):
+        if type(state) is not self.kind:
+            if type(state).__qualname__ != self.kind.__qualname__ or type(state).__module__ != self.kind.__module__:
+                raise TypeError(f"expected the state of a {self.kind.__qualname__}, got {type(state).__qualname__}")
+            state.__class__ = self.kind         # a class that was saved by its definition: of `__main__`
+        own = getattr(state, "carried", None)
+        if own is not None:
+            settled(own())
+        return state
 
     def handle_call(self, request, from_, state):
         cdef Method method = self.method(CallMethod, request)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Unpack
 
+from parallel_actors.checkpoint import carried_by
 from parallel_actors.gen_server import NoReply, Ok
 from parallel_actors.names import Via
 from parallel_actors.process import is_whole, options
@@ -18,8 +19,10 @@ from parallel_actors.supervisor import (
     Intensity,
     Limits,
     Supervising,
+    adopt,
     ask,
     attempt_in,
+    be_supervisor,
     counted,
     died_with,
     report,
@@ -99,13 +102,17 @@ class DynamicSupervisor(Supervising):
 
     def supervise(self, **choices: Unpack[CrowdOptions]) -> Any:
         """What `init` returns. Arguments as for `start_link`."""
-        api.trap_exit(True)
-        api.spread_spawns(True)
+        be_supervisor()
         return Ok(crowd_of(**choices))
 
     def handle_info(self, message: Any, state: Any) -> Any:
         if isinstance(message, Exit):
             return self._ended(message.pid, message.reason, state)
+        crashed = carried_by(message)
+        if crashed is not None:
+            if crashed[0] in state.children:
+                state.children[crashed[0]] = state.children[crashed[0]].carrying(crashed[1])
+            return NoReply()
         number = attempt_in(message)
         if number:
             spec = state.restarting.pop(number, None)
@@ -129,8 +136,9 @@ class DynamicSupervisor(Supervising):
         return self._start_again(spec, crowd)
 
     def _start_again(self, spec: ChildSpec, crowd: _Crowd) -> Any:
+        crashed, spec = spec, spec.afresh()  # what doesn't start with that state may start without it
         try:
-            pid = start_child_of(spec, crowd.extra)
+            pid = start_child_of(crashed, crowd.extra)
         except StartError as error:
             report("start_error", None, spec, error.reason)
             if not crowd.intensity.allows(died_with(error), error.reason):
@@ -160,11 +168,16 @@ class DynamicSupervisor(Supervising):
 
     def do_start_child(self, crowd: _Crowd, entry: Any) -> Pid | None:
         spec = spec_of(entry)
-        if crowd.max_children is not None and len(crowd.children) + len(crowd.restarting) >= crowd.max_children:
-            raise ChildError(f"there are {crowd.max_children} children, the most allowed", reason="max_children")
+        _check_room(crowd)
         pid = start_child_of(spec, crowd.extra)
         if pid is not None:
             crowd.children[pid] = spec
+        return pid
+
+    def do_adopt(self, crowd: _Crowd, pid: Pid, spec: ChildSpec) -> Pid:
+        _check_room(crowd)
+        adopt(pid, spec)
+        crowd.children[pid] = spec
         return pid
 
     def do_terminate_child(self, crowd: _Crowd, pid: Pid) -> None:
@@ -191,6 +204,11 @@ class DynamicSupervisor(Supervising):
             ChildError: it is none; `reason` is "not_found".
         """
         ask(supervisor, "terminate_child", pid)
+
+
+def _check_room(crowd: _Crowd) -> None:
+    if crowd.max_children is not None and len(crowd.children) + len(crowd.restarting) >= crowd.max_children:
+        raise ChildError(f"there are {crowd.max_children} children, the most allowed", reason="max_children")
 
 
 def crowd_of(

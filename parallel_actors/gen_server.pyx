@@ -34,7 +34,8 @@ from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerD
 from parallel_actors.workers.scheduler import Loop
 
 cdef str CALL = "$gen_call", CAST = "$gen_cast", TIMEOUT = "$gen_timeout", STOP = "$gen_stop"
-cdef str SHUTDOWN_ORDER = "$shutdown"
+cdef str SHUTDOWN_ORDER = "$shutdown", CHECKPOINT = "$checkpoint"
+CARRY = "$carry"            # the keyword by which a supervisor gives a child its `checkpoint.Carrying`
 cdef object KEEP = object()         # "the state as it is"
 cdef object NOTHING = object()
 
@@ -290,6 +291,13 @@ class GenServer:
         What it returns doesn't matter; what it raises is the reason then.
         """
 
+    def carried(self, state):
+        """In the place of `init`, where there is a state of an earlier life: see `Carry`. Returns what `init` may; raises to refuse it.
+
+        Default: the same. Timers, monitors and links of that life are gone: set them up here, too.
+        """
+        return state
+
     def code_change(self, version, state, extra):
         """The state for this class, from that of its former `version`: see `sys_.change_code`. Default: the same."""
         return state
@@ -310,26 +318,28 @@ cdef class Server(Handler):
     cdef bint unbound               # they take `callbacks` as their first argument
     cdef object state
     cdef object last                # the message under way, for a crash report
-    cdef Pid parent
     cdef Scheduler scheduler
     cdef Ref timer                  # of the time-out under way
     cdef uint64_t awaited           # its number, 0 when there is none: one that has fired already, and is void, is told apart
     cdef uint64_t timeouts          # counts them
     cdef bint ending, suspended
     cdef object debug               # `sys_.Debug` while somebody traces it or counts its messages
+    cdef object carry               # `checkpoint.Carrying` of a child whose state outlives it
 
     def __init__(self, target):
-        cdef Scheduler s = here()
-        cdef Process p = me(s)
-        self.scheduler = s
-        self.parent = p.lineage[0] if p.lineage else None
+        self.scheduler = here()
         self.callbacks = target
         self.title = title_of(target)
 
     def __reduce__(self):
         """It moves to another worker, between two messages; but not while these may differ in their code."""
         stays_while_loading()
-        return moved_server, (self.callbacks, self.title, self.state, self.parent, self.timer, self.awaited, self.timeouts, self.debug)
+        return moved_server, (self.callbacks, self.title, self.state, self.timer, self.awaited, self.timeouts, self.debug, self.carry)
+
+    cdef Pid parent(self):
+        """Who started it, or has adopted it."""
+        cdef Process p = me(self.scheduler)
+        return p.lineage[0] if p.lineage else None
 
     @property
     def __qualname__(self):
@@ -372,35 +382,49 @@ cdef class Server(Handler):
                 try:
                     via.register()
                 except NameTaken as error:
-                    self.scheduler.reply(self.parent, starter, error)
+                    self.scheduler.reply(self.parent(), starter, error)
                     return None
             if isinstance(self.callbacks, type):
                 self.callbacks = self.callbacks()
             self.find_handlers()
-            result = self.run(self.callback("init")(*args, **kwargs))
+            result = self.first(args, kwargs)
         except BaseException as error:
             return self.refuse(reason_of(error))
         if type(result) is Stop:
             return self.refuse((<Stop>result).reason if (<Stop>result).reply is NOTHING else ("bad_return_value", short(result)))
         if result is IGNORE:
-            self.scheduler.reply(self.parent, starter, False)
+            self.scheduler.reply(self.parent(), starter, False)
             return None
         if type(result) is Reply or type(result) is NoReply:
             return self.refuse(("bad_return_value", short(result)))
-        if self.has_own("terminate"):
+        if self.cleans_up():
             p.flags |= TERMINATES
         if type(result) is Ok:
             self.state = (<Ok>result).state
         else:
             self.state = result
             result = None
-        self.scheduler.reply(self.parent, starter, True)
+        self.scheduler.reply(self.parent(), starter, True)
         if result is not None and not (<_Action>result).plain():
             try:
                 self.act(<_Action>result)
             except BaseException as error:
                 self.failed(error)
         return Loop(self)
+
+    cdef object first(self, args, kwargs):
+        """What init returns; or what `carried` does, if there is a state that it takes."""
+        if self.carry is not None:
+            for origin, state in self.carry.states():
+                try:
+                    return self.run(self.callback("carried")(state))
+                except Exception as error:
+                    self.carry.refused(origin, error)
+        return self.run(self.callback("init")(*args, **kwargs))
+
+    cdef bint cleans_up(self):
+        """Whether it has something to do when it is told to end."""
+        return self.has_own("terminate") or self.carry is not None and self.carry.keeps
 
     cdef object refuse(self, reason):
         """The server doesn't come up. Its starter has the reason from its end."""
@@ -447,7 +471,10 @@ cdef class Server(Handler):
                         self.last = message = "timeout"
                     elif parts[0] == SHUTDOWN_ORDER:
                         return self.end(parts[1])
-            elif type(message) is Exit and (message.pid == self.parent or message.pid == self.scheduler.root_pid):
+                    elif parts[0] == CHECKPOINT and self.carry is not None:
+                        self.carry.checkpoint(self.state)
+                        return False
+            elif type(message) is Exit and (message.pid == self.parent() or message.pid == self.scheduler.root_pid):
                 return self.end(message.reason)
             if self.awaited:
                 self.cancel_timeout()
@@ -474,7 +501,7 @@ cdef class Server(Handler):
     def heeds(self, message):
         """Whether it handles this message while it is suspended."""
         if type(message) is Exit:
-            return message.pid == self.parent or message.pid == self.scheduler.root_pid
+            return message.pid == self.parent() or message.pid == self.scheduler.root_pid
         if type(message) is not tuple or not message or type((<tuple>message)[0]) is not str:
             return False
         if len(<tuple>message) == 3:
@@ -532,7 +559,7 @@ cdef class Server(Handler):
             target = latest(kind)
         if version is None:
             version = getattr(kind, "vsn", None)
-        state = carried(self.scheduler, self.state)
+        state = as_now(self.scheduler, self.state)
         change = getattr(former, "_system_code_change", None)
         if change is not None:      # those of another behaviour
             self.callbacks, self.state = change(target, version, state, extra)
@@ -550,7 +577,7 @@ cdef class Server(Handler):
                 raise
         self.title = title_of(self.callbacks)
         self.find_handlers()
-        if self.has_own("terminate"):
+        if self.cleans_up():
             p.flags |= TERMINATES
         else:
             p.flags &= ~TERMINATES
@@ -561,7 +588,7 @@ cdef class Server(Handler):
         shown.pop("reason", None)
         return {
             **shown, "pid": api.self_(), "name": api.process_info(api.self_(), "registered_name"), "class": self.title,
-            "parent": self.parent, "status": "suspended" if self.suspended else "running",
+            "parent": self.parent(), "status": "suspended" if self.suspended else "running",
         }
 
     cdef bint failed(self, object error) except -1:
@@ -646,7 +673,11 @@ cdef class Server(Handler):
         """terminate(), the report of an abnormal reason, and the end. Raises ProcessExit."""
         self.ending = True
         try:
+            if self.carry is not None and not is_orderly(reason):
+                self.carry.crashed(self.state)
             self.run(self.callback("terminate")(reason, self.state))
+            if self.carry is not None and is_orderly(reason):
+                self.carry.checkpoint(self.state)
         except BaseException as error:
             reason = reason_of(error)
         if from_ is not None:
@@ -678,7 +709,7 @@ cdef class Server(Handler):
         self.scheduler.report("crash", facts, True)
 
 
-def moved_server(callbacks, title, state, parent, timer, awaited, timeouts, debug):
+def moved_server(callbacks, title, state, timer, awaited, timeouts, debug, carry):
     """The server that another worker has packed."""
     stays_while_loading()
     cdef Server server = Server.__new__(Server)
@@ -686,11 +717,11 @@ def moved_server(callbacks, title, state, parent, timer, awaited, timeouts, debu
     server.callbacks = callbacks
     server.title = title
     server.state = state
-    server.parent = parent
     server.timer = timer
     server.awaited = awaited
     server.timeouts = timeouts
     server.debug = debug
+    server.carry = carry
     server.find_handlers()
     return server
 
@@ -768,7 +799,7 @@ cdef object kind_of(callbacks):
     return type(callbacks) if found is None else found
 
 
-cdef object carried(Scheduler s, state):
+cdef object as_now(Scheduler s, state):
     """The state of a server as its new code has it: instances of classes that were loaded anew are such of the new ones.
 
     One that can't be pickled stays as it is.
@@ -849,7 +880,11 @@ def boot(target, args, kwargs, Ref starter, via=None):
     """The body of a server process, until its Loop. starter: the reference of the word that its starter waits for. via: its name, where that isn't plain."""
     target = newest(target)         # whoever starts it may be of the code before
     adapter = getattr(target, "_served_by", None)       # the callbacks of another behaviour: an actor's, a state machine's
-    return (<Server>Server(target if adapter is None else adapter(target))).boot(args, kwargs, starter, via)
+    cdef Server server = Server(target if adapter is None else adapter(target))
+    if kwargs and CARRY in kwargs:
+        kwargs = dict(kwargs)
+        server.carry = kwargs.pop(CARRY)
+    return server.boot(args, kwargs, starter, via)
 
 
 # ---------------------------------------------------------------------- starting

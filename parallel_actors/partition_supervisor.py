@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any, Unpack
 
+from parallel_actors.checkpoint import Carry
 from parallel_actors.process import is_whole, options
-from parallel_actors.supervisor import ChildSpec, Strategies, Supervisor, child, spec_of, tree_of
+from parallel_actors.supervisor import ChildSpec, Strategies, Supervisor, spec_of, tree_of
 from parallel_actors.workers import api
 from parallel_actors.workers.codec import dumps
 from parallel_actors.workers.errors import NoProc
@@ -168,17 +170,19 @@ def _children(
     if spec.name is not None:
         raise ValueError(f"expected the child of a PartitionSupervisor to have no name, got {spec.name!r}")
     return [
-        child(
-            spec.target,
-            *(spec.args if with_arguments is None else with_arguments(spec.args, number)),
+        replace(
+            spec,
             id=number,
+            args=spec.args if with_arguments is None else with_arguments(spec.args, number),
             name=f"{name}/{number}",
             worker=workers[number % len(workers)] if spec.worker is None else spec.worker,
-            restart=spec.restart,
-            shutdown=spec.shutdown,
-            type=spec.type,
-            significant=spec.significant,
-            **spec.kwargs,
+            carry_state=_carry_of(spec, number),
         )
         for number in range(partitions)
     ]
+
+
+def _carry_of(spec: ChildSpec, number: int) -> Carry | None:
+    """Each partition has a checkpoint of its own."""
+    carry = spec.carry_state
+    return carry if carry is None or carry.key is None else replace(carry, key=f"{carry.key}/{number}")

@@ -16,16 +16,17 @@ import random
 import time
 from collections import deque
 from collections.abc import Coroutine, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from parallel_actors.gen_server import IGNORE, GenServer, NoReply, Ok, Reply, Stop, call
+from parallel_actors.checkpoint import Carry, Carrying, carried_by
+from parallel_actors.gen_server import CARRY, IGNORE, GenServer, NoReply, Ok, Reply, Stop, call
 from parallel_actors.names import Via
 from parallel_actors.process import Choices, MailboxPolicy, SpawnOptions, is_whole, options
 from parallel_actors.workers import api
 from parallel_actors.workers.codec import newest
-from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, StartError
+from parallel_actors.workers.errors import ActorError, ChildError, NameTaken, NoProc, NotRegistered, StartError
 from parallel_actors.workers.ident import Pid
 from parallel_actors.workers.reasons import Crash, Exit, Shutdown, WorkerDown, is_orderly
 from parallel_actors.workers.scheduler import current_scheduler
@@ -42,6 +43,7 @@ AutoShutdown = Literal["never", "any_significant", "all_significant"]
 _LOG = logging.getLogger("parallel_actors.supervisor")
 
 _STOPPING = 2  # a phase of the run: see `Segment.phase`
+_SUPERVISOR = "$supervisor"  # in the process dictionary of one
 RESTART = "$restart"  # ("$restart", attempt): a supervisor to itself
 
 
@@ -65,6 +67,7 @@ class ChildSpec:
     max_mailbox: int | None = None
     max_mailbox_bytes: int | None = None
     mailbox_policy: MailboxPolicy | None = None
+    carry_state: Carry | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.target) and not isinstance(self.target, ModuleType):
@@ -78,6 +81,33 @@ class ChildSpec:
         if self.significant and self.restart == "permanent":
             raise ValueError("expected a significant child to be transient or temporary, got a permanent one")
         self.chosen()  # refuses what they can't be
+        if self.carry_state is not None:
+            self._check_carry(self.carry_state)
+
+    def _check_carry(self, carry: Carry) -> None:
+        if not isinstance(carry, Carry):
+            raise TypeError(f"expected carry_state to be True, False or a Carry, got {carry!r}")
+        if not isinstance(self.target, (type, ModuleType)) or self.type == "supervisor":
+            raise ValueError(f"expected a server to carry its state, got {self.target!r}, which has none to carry")
+        if hasattr(self.target, "_served_by") and not hasattr(self.target, "_actor_methods"):
+            raise ValueError(
+                f"expected a GenServer or a typed actor to carry its state, got {self.target!r}: a state machine has "
+                "time-outs and postponed events, too, and begins with its init"
+            )
+        if carry.store is not None:
+            carry.key_of(self.name)
+
+    def carrying(self, state: Any) -> ChildSpec:
+        """The same for one start, with the state of the crash before it."""
+        return (
+            self if self.carry_state is None else replace(self, carry_state=replace(self.carry_state, crashed=(state,)))
+        )
+
+    def afresh(self) -> ChildSpec:
+        """The same without that."""
+        if self.carry_state is None or self.carry_state.crashed is None:
+            return self
+        return replace(self, carry_state=replace(self.carry_state, crashed=None))
 
     def chosen(self) -> SpawnOptions:
         """How it is spawned."""
@@ -105,6 +135,7 @@ def child(
     max_mailbox: int | None = None,
     max_mailbox_bytes: int | None = None,
     mailbox_policy: MailboxPolicy | None = None,
+    carry_state: bool | Carry = False,
     **kwargs: Any,
 ) -> ChildSpec:
     """Describe a child of a supervisor (OTP: `supervisor:child_spec()`; Elixir: `Supervisor.child_spec/2`).
@@ -127,6 +158,8 @@ def child(
         type: "worker" or "supervisor"; by default what it is.
         significant: whether its end by itself may end the supervisor: see `auto_shutdown`.
         max_mailbox, max_mailbox_bytes, mailbox_policy: as for `options`; by default the system's settings.
+        carry_state: whether a new life begins with the state of the one before, and where that is kept: see `Carry`. By
+            default it begins with nothing, as in OTP.
 
     Raises:
         ValueError, TypeError: for what doesn't fit; the text says what was expected.
@@ -151,6 +184,7 @@ def child(
         max_mailbox,
         max_mailbox_bytes,
         mailbox_policy,
+        Carry() if carry_state is True else None if carry_state is False else carry_state,
     )
 
 
@@ -268,9 +302,13 @@ class Intensity:
 def start_child_of(spec: ChildSpec, extra: tuple[Any, ...] = ()) -> Pid | None:
     """Start one child, linked to the caller. None: it ignored the start. Raises StartError."""
     chosen = spec.chosen()
+    kwargs = spec.kwargs
+    if (carry := spec.carry_state) is not None:
+        key = repr(spec.id) if carry.store is None else carry.key_of(spec.name)
+        kwargs = {**kwargs, CARRY: Carrying(carry.store, key, carry.every, carry.crashed)}
     try:
         if isinstance(spec.target, (type, ModuleType)):
-            started = chosen.start_link(spec.target, *extra, *spec.args, **spec.kwargs)
+            started = chosen.start_link(spec.target, *extra, *spec.args, **kwargs)
             return getattr(started, "__pid__", started)
         return chosen.spawn_link(newest(spec.target), *extra, *spec.args, **spec.kwargs)
     except StartError:
@@ -281,6 +319,60 @@ def start_child_of(spec: ChildSpec, extra: tuple[Any, ...] = ()) -> Pid | None:
         raise StartError(
             f"child {spec.id!r} can't be started: {type(error).__name__}: {error}", reason=Crash.from_exception(error)
         ) from error
+
+
+def adopt(pid: Pid, spec: ChildSpec) -> None:
+    """Become the parent of a process that runs already, and be linked to it."""
+    if not isinstance(pid, Pid):
+        raise TypeError(f"expected the Pid of a process to adopt, got {pid!r} ({type(pid).__name__})")
+    facts = api.process_info(pid)
+    if facts is None:
+        raise _dead(pid)
+    if facts["kind"] == "guest":
+        raise ValueError(f"expected a process that can be started again, got {pid!r}, a thread of the program")
+    if pid == api.self_() or pid in api.ancestors():
+        raise ValueError(f"expected a process other than the supervisor itself and its ancestors, got {pid!r}")
+    if facts["registered_name"] != spec.name:
+        raise ValueError(
+            f"expected child(name={facts['registered_name']!r}), the name of {pid!r}, got {spec.name!r}: the next one"
+            " is registered as the spec says"
+        )
+    parent: Pid | None = facts["parent"]
+    if parent is not None and parent in facts["links"] and is_supervisor(parent):
+        raise _supervised(pid, parent)
+    api.link(pid)
+    try:
+        # Another supervisor may have been quicker: then it is the parent.
+        if not api.adopt(pid, parent):
+            api.unlink(pid)
+            raise _supervised(pid, None)
+    except NoProc:
+        api.unlink(pid)
+        raise _dead(pid) from None
+
+
+def be_supervisor() -> None:
+    """What every supervisor does first."""
+    api.trap_exit(True)
+    api.spread_spawns(True)
+    api.process_dict()[_SUPERVISOR] = True
+
+
+def is_supervisor(pid: Pid) -> bool:
+    """Whether the process is one; False for a dead one."""
+    if pid == api.self_():
+        return True
+    facts = api.process_info(pid, "dictionary")
+    return facts is not None and _SUPERVISOR in facts
+
+
+def _dead(pid: Pid) -> ChildError:
+    return ChildError(f"expected a live process to adopt, got {pid!r}, which is dead", reason="noproc", target=pid)
+
+
+def _supervised(pid: Pid, parent: Pid | None) -> ChildError:
+    by = "another supervisor" if parent is None else repr(parent)
+    return ChildError(f"{pid!r} is a child of {by} already", reason="already_supervised", target=pid)
 
 
 def died_with(error: StartError) -> Pid | None:
@@ -439,6 +531,39 @@ class Supervising(GenServer):
         found: dict[str, int] = ask(supervisor, "count_children")
         return found
 
+    @staticmethod
+    def adopt(supervisor: Server, process: Server, spec: Any) -> Pid:
+        """Make a process that runs already a child (Actors.jl: `supervise`).
+
+        From now on it is like one that the supervisor has started: linked, started again by the spec when it ends,
+        stopped with the others, last started.
+
+        >>> import parallel_actors as pa
+        >>> with pa.ActorSystem(workers=2):
+        ...     sup = pa.Supervisor.start_link([])
+        ...     pid = pa.start(pa.GenServer, "first")
+        ...     pid == pa.Supervisor.adopt(sup, pid, pa.child(pa.GenServer, "again", id="server"))
+        True
+
+        Args:
+            process: its pid, its name, or a reference to it. Whoever has started it may still be linked to it: `start`
+                it, or `unlink` it, so that its end doesn't end that one.
+            spec: as for `start_child`; how the next one is started. Its name has to be that of the process. What the
+                process was started with doesn't matter, and with `carry_state` it is the next one that carries.
+
+        Raises:
+            ChildError: `reason` is "noproc": it is dead; "already_supervised": it is a child of this or another
+                supervisor; "already_started", "already_present", "max_children": as for `start_child`.
+            ValueError: it is a thread of the program, the supervisor itself or an ancestor of it, or has another name.
+            NotRegistered: nobody has the name.
+            NoProc, NodeDown, RemoteError: as `call`.
+        """
+        pid = api.whereis(process) if isinstance(process, str) else getattr(process, "__pid__", process)
+        if pid is None:
+            raise NotRegistered(f"expected a registered name, got {process!r}: no process has it", target=process)
+        found: Pid = ask(supervisor, "adopt", pid, spec_of(spec))
+        return found
+
     def too_many(self, pid: Pid | None, spec: ChildSpec) -> Stop:
         report("reached_max_restart_intensity", pid, spec, "shutdown")
         return Stop("shutdown")
@@ -477,7 +602,8 @@ class _Tree:
 
     def start(self, child: _Child) -> None:
         child.attempt = 0
-        pid = start_child_of(child.spec)
+        spec, child.spec = child.spec, child.spec.afresh()  # what doesn't start with that state may start without it
+        pid = start_child_of(spec)
         child.pid = pid
         if pid is not None:
             self.by_pid[pid] = child
@@ -487,6 +613,7 @@ class _Tree:
     def stop(self, child: _Child) -> None:
         """A temporary child is forgotten then."""
         child.attempt = 0
+        child.spec = child.spec.afresh()
         pid, child.pid = child.pid, None
         if child.spec.restart == "temporary":
             self.children.pop(child.spec.id, None)
@@ -562,8 +689,7 @@ class Supervisor(Supervising):
 
     def supervise(self, children: Iterable[Any] = (), **choices: Unpack[TreeOptions]) -> Any:
         """What `init` returns: these children, started in order. Arguments as for `start_link`."""
-        api.trap_exit(True)
-        api.spread_spawns(True)
+        be_supervisor()
         tree = tree_of(children, **choices)
         for each in list(tree.children.values()):
             try:
@@ -580,6 +706,12 @@ class Supervisor(Supervising):
     def handle_info(self, message: Any, state: Any) -> Any:
         if isinstance(message, Exit):
             return self._ended(message.pid, message.reason, state)
+        crashed = carried_by(message)
+        if crashed is not None:
+            found = state.by_pid.get(crashed[0])
+            if found is not None:
+                found.spec = found.spec.carrying(crashed[1])
+            return NoReply()
         number = attempt_in(message)
         if number:
             found = next((each for each in state.children.values() if each.attempt == number), None)
@@ -653,16 +785,7 @@ class Supervisor(Supervising):
 
     def do_start_child(self, tree: _Tree, entry: Any) -> Pid | None:
         spec = spec_of(entry)
-        found = tree.children.get(spec.id)
-        if found is not None:
-            if found.pid is not None:
-                raise ChildError(
-                    f"child {spec.id!r} is running: {found.pid!r}", reason="already_started", target=found.pid
-                )
-            raise ChildError(
-                f"child {spec.id!r} is there, and has ended: restart_child starts it, delete_child forgets it",
-                reason="already_present",
-            )
+        _check_new(tree, spec)
         made = tree.add(spec)
         try:
             tree.start(made)
@@ -670,6 +793,18 @@ class Supervisor(Supervising):
             del tree.children[spec.id]
             raise
         return made.pid
+
+    def do_adopt(self, tree: _Tree, pid: Pid, spec: ChildSpec) -> Pid:
+        _check_new(tree, spec)
+        made = tree.add(spec)
+        try:
+            adopt(pid, spec)
+        except BaseException:
+            del tree.children[spec.id]
+            raise
+        made.pid = pid
+        tree.by_pid[pid] = made
+        return pid
 
     def do_terminate_child(self, tree: _Tree, id: Hashable) -> None:
         tree.stop(tree.find(id))
@@ -752,6 +887,18 @@ def tree_of(
             raise ValueError(f"expected each child to have an id of its own, got {spec.id!r} twice: give child(id=...)")
         tree.add(spec)
     return tree
+
+
+def _check_new(tree: _Tree, spec: ChildSpec) -> None:
+    found = tree.children.get(spec.id)
+    if found is None:
+        return
+    if found.pid is not None:
+        raise ChildError(f"child {spec.id!r} is running: {found.pid!r}", reason="already_started", target=found.pid)
+    raise ChildError(
+        f"child {spec.id!r} is there, and has ended: restart_child starts it, delete_child forgets it",
+        reason="already_present",
+    )
 
 
 def _check_ended(found: _Child) -> None:

@@ -91,7 +91,7 @@ RULES: dict[str, str] = {
     "S10.2": "what can't be pickled raises at the call site and names the path inside the object",
 }
 
-OPEN: frozenset[str] = frozenset({"S7.3", "S7.4"})
+OPEN: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

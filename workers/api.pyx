@@ -577,6 +577,18 @@ def stop_all(dict children not None, /):
     return ends
 
 
+def adopt(Pid pid not None, parent, /):
+    """Become the parent of a process whose parent is `parent` (None: it has none): what ends a server with its parent. False: it has another.
+
+    For supervisors. Raises NoProc for a dead one.
+    """
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    if s.gone(pid):
+        raise NoProc(f"{pid} is dead", reason="noproc", target=pid)
+    return s.ask(hi_endpoint(pid.hi), hi_incarnation(pid.hi), ("adopt", pid.lo, p.pid, parent), FOREVER)
+
+
 def call_off(Pid owner not None, list watched not None, /):
     """Kill processes that `owner` waits for, in its name, from whatever process runs on its worker; doesn't wait for their ends.
 

@@ -2447,7 +2447,7 @@ cdef class Scheduler:
         cdef uint64_t lo
         cdef Process p
         what = operation[0]
-        if what == "info" or what == "is_alive" or what == "timer_of":
+        if what == "info" or what == "is_alive" or what == "timer_of" or what == "adopt":
             lo = operation[1]
         elif what == "register" or what == "unregister":
             lo = operation[2]
@@ -2486,6 +2486,15 @@ cdef class Scheduler:
             if p is None:
                 p = self.find(operation[1])
             return None if p is None else self.describe(p)
+        if what == "adopt":         # by operation[2], if operation[3] is its parent still
+            if p is None:
+                p = self.find(operation[1])
+            if p is None:
+                raise NoProc(f"{new_pid(self.hi, operation[1])} is dead", reason=NOPROC)
+            if (p.lineage[0] if p.lineage else None) != operation[3]:
+                return False
+            p.lineage = (operation[2], *p.lineage)[:MAX_LINEAGE]
+            return True
         if what == "register":
             lo = operation[2]
             hi = self.hi if p is None else p.pid.hi
@@ -3546,7 +3555,7 @@ cdef class Scheduler:
             decoded = self.decoded(function)
             if args is None:
                 function, args, kwargs, label, lineage = decoded
-                p.lineage = lineage
+                p.lineage = (*p.lineage[:-1], *lineage)[:MAX_LINEAGE]      # its parent was known; somebody may have adopted it since
                 if label is not None:
                     p.more().label = label
             else:
