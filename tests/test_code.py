@@ -54,7 +54,7 @@ def test_the_code_of_a_typed_actor_is_changed(node: pa.ActorSystem, worker: int)
     with pytest.raises(pa.ActorError, match="expected a suspended server"):
         pa.sys_.change_code(actor, Second)
     pa.sys_.suspend(actor)
-    with pytest.raises(TypeError, match="expected a class of Actor to change a typed actor to"):
+    with pytest.raises(TypeError, match="expected a class like First to change to"):
         pa.sys_.change_code(actor, pa.GenServer)
     with pytest.raises(ValueError, match="can't"):
         pa.sys_.change_code(actor, Second, extra="fail")

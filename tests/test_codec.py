@@ -409,6 +409,38 @@ def test_a_local_class_stays_one_class_and_a_message_does_not_reset_it(codec: Co
     assert Local.count is before
 
 
+def test_nobody_sees_a_half_made_class(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found: a process was preempted where the new class could be found and was not noted as unfinished yet."""
+    internals: Any = cloudpickle.cloudpickle
+
+    @dataclasses.dataclass
+    class Local:
+        names: list[str] = dataclasses.field(default_factory=list)
+
+    data = encode_bytes(codec, Local)
+    # It came from elsewhere, then.
+    tracker = internals._DYNAMIC_CLASS_TRACKER_BY_CLASS.pop(Local)
+    del internals._DYNAMIC_CLASS_TRACKER_BY_ID[tracker]
+    seen: list[Any] = []
+
+    class Interrupted:
+        """Another process is here first, as soon as the class can be found."""
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            if not seen:
+                seen.append(None)
+                seen[0] = decode_bytes(codec, data)().names
+
+    monkeypatch.setattr(internals, "_DYNAMIC_CLASS_TRACKER_LOCK", Interrupted())
+    got = decode_bytes(codec, data)
+    assert got is not Local
+    assert seen == [[]]
+    assert got().names == []
+
+
 def test_functions_in_exec_ed_namespaces(codec: Codec) -> None:
     space: dict[str, Any] = {"__name__": "nowhere"}
     exec("k = 3\ndef f(): return g() + k\ndef g(): return 1", space)

@@ -880,9 +880,9 @@ cdef object globals_of(object function):
 # Both process-wide, for the reason that a class is one class per OS process.
 cdef object _functions = weakref.WeakValueDictionary()      # tracker -> a named function of a namespace
 cdef object _function_trackers = weakref.WeakKeyDictionary()
-# id -> a class or function made but without its state yet. A process can be preempted in between, or killed: whoever meets the
-# half-made thing next gives it its state.
-cdef dict _unfinished = {}
+# The trackers of classes and functions that have been begun and have no state yet. A process can be preempted in between, or killed:
+# whoever meets the half-made thing next gives it its state. So it is noted before anybody can find it.
+cdef set _unfinished = set()
 
 
 def _rebuild_function(code, place, free, tracker):
@@ -901,9 +901,9 @@ def _rebuild_function(code, place, free, tracker):
     closure = None if free is None else tuple([_CellType() for _ in range(free)])
     function = _FunctionType(code, globals, code.co_name, None, closure)
     if tracker is not None:
-        function = _functions.setdefault(tracker, function)
         _function_trackers[function] = tracker
-        _unfinished[id(function)] = function
+        _unfinished.add(tracker)
+        function = _functions.setdefault(tracker, function)
     return function
 
 
@@ -917,7 +917,8 @@ def _finish_function(function, state):
                 ns.apply(name, version, value)
             else:
                 function.__globals__[name] = value
-    if tracked and _unfinished.get(id(function)) is not function:
+    tracker = _function_trackers.get(function) if tracked else None
+    if tracked and tracker not in _unfinished:
         return
     function.__dict__.update(attributes)
     closure = slots.pop("__closure__")
@@ -931,21 +932,22 @@ def _finish_function(function, state):
     for name, value in slots.items():
         setattr(function, name, value)
     if tracked:
-        _unfinished.pop(id(function), None)
+        _unfinished.discard(tracker)
 
 
 def _rebuild_class(make, tracker, arguments):
     made = _cp._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
     if made is None:
+        _unfinished.add(tracker)
         made = make(*arguments)
-        _unfinished[id(made)] = made
     return made
 
 
 def _finish_class(cls, state):
-    if _unfinished.get(id(cls)) is cls:
+    tracker = _cp._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(cls)
+    if tracker in _unfinished:
         _cp._class_setstate(cls, state)
-        _unfinished.pop(id(cls), None)
+        _unfinished.discard(tracker)
 
 
 def _definition(it):
