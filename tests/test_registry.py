@@ -309,7 +309,7 @@ def test_the_death_of_the_registrys_worker(actor_system: pa.ActorSystem) -> None
     assert partition is not None
     assert former is not None
     assert 0 == partition.worker, "where fewer processes live"
-    watch = pa.monitor(former)
+    watch = Puppet(former).watch()
     os.kill(actor_system.worker_pids[0], signal.SIGKILL)
     assert isinstance(Puppet.reason_of(watch), pa.WorkerDown)
     eventually(lambda: pa.whereis(name) not in (None, former), "the player is registered again")
