@@ -217,15 +217,25 @@ def delegate(function, /, *, to, cast=False, store=False):
     if not (isinstance(to, str) and to.isidentifier()):
         raise TypeError(f"expected to= to be the name of an attribute of the actor, got {to!r}")
 
-    def delegated(self, *args, **keywords):
-        result = function(getattr(self, to), *args, **keywords)
-        if not store:
-            return result
-        setattr(self, to, result)
-
-    delegated.__name__ = getattr(function, "__name__", "delegated")
-    delegated.__doc__ = getattr(function, "__doc__", None)
+    delegated = Delegated(function, to, store)
     return CastMethod(delegated) if cast else CallMethod(delegated)
+
+
+class Delegated:
+    """The method that `delegate` makes. An object, not a closure: a class of `__main__` travels with its methods."""
+
+    def __init__(self, function, to, store):
+        self.function = function
+        self.to = to
+        self.store = store
+        self.__name__ = getattr(function, "__name__", "delegated")
+        self.__doc__ = getattr(function, "__doc__", None)
+
+    def __call__(self, actor, *args, **keywords):
+        result = self.function(getattr(actor, self.to), *args, **keywords)
+        if not self.store:
+            return result
+        setattr(actor, self.to, result)
 
 
 class Info:

@@ -331,7 +331,9 @@ def test_actors_are_supervised(node: pa.ActorSystem) -> None:
     with pytest.raises(pa.NoProc, match="called 'nobody'"):
         nobody.value()
     with pytest.raises(pa.NotRegistered, match="called 'nobody'"):
-        pa.monitor(nobody)
+        pa.link(nobody)
+    watch = pa.monitor(nobody)
+    assert pa.receive(pa.Down, timeout=WAIT) == pa.Down(watch, nobody, "noproc")  # type: ignore[arg-type]
     pa.cast(nobody, "request")
     with pytest.raises(pa.NoProc, match="called 'nobody'"):
         pa.stop(nobody)
@@ -412,6 +414,14 @@ def test_a_plain_data_structure_is_called_and_replaced(node: pa.ActorSystem, wor
 
 
 @contract("S7.3", partly=True)
+def test_what_is_delegated_travels_with_a_class_of_the_main_program() -> None:
+    for name in "add", "all", "plus":
+        method = vars(Words)[name]
+        found = pickle.loads(pickle.dumps(method))
+        assert (type(method), name) == (type(found), found.name)
+        assert method.function.function is found.function.function
+
+
 def test_what_cannot_be_delegated_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="expected a function of the data structure, got 3"):
         pa.delegate(3, to="x")  # type: ignore[call-overload]

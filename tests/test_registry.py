@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 
@@ -309,7 +309,7 @@ def test_the_death_of_the_registrys_worker(actor_system: pa.ActorSystem) -> None
     assert partition is not None
     assert former is not None
     assert 0 == partition.worker, "where fewer processes live"
-    watch = pa.monitor(former)
+    watch = Puppet(former).watch()
     os.kill(actor_system.worker_pids[0], signal.SIGKILL)
     assert isinstance(Puppet.reason_of(watch), pa.WorkerDown)
     eventually(lambda: pa.whereis(name) not in (None, former), "the player is registered again")
@@ -527,3 +527,33 @@ def test_bad_questions_are_refused_and_harm_no_registry(node: pa.ActorSystem) ->
     pa.send("players/0", "junk")
     assert registry == pa.whereis("players")
     assert [] == Registry.lookup("players", 1)
+
+
+# --- types: mypy and pyright read this --------------------------------------------------------------------------------
+
+
+def what_passes() -> None:
+    name = pa.via("players", ("a", 1))
+    assert_type(name, pa.Via)
+    assert_type(pa.options(name=name).start_link(Player, "anna"), Player)
+    assert_type(pa.ref(Player, name).who(), str)
+    assert_type(pa.whereis(name), pa.Pid | None)
+    assert_type(pa.child(Player, name=name), pa.ChildSpec)
+    assert_type(Registry.lookup("players", 1), list[tuple[pa.Pid, Any]])
+    assert_type(pa.send_after(1, name, "late"), pa.Ref)
+    pa.call(name, "request")
+    pa.cast(name, "request")
+
+
+def what_fails() -> None:
+    pa.options(name=pa.via("players", 1)).start_link(Player, 7)  # type: ignore[arg-type]
+    pa.via("players", [])  # type: ignore[arg-type]
+    pa.via(7, 1)  # type: ignore[arg-type]
+    Registry.start_link(keys="both", name="players")  # type: ignore[arg-type]
+    Registry.start_link(keys="unique")  # type: ignore[call-arg]
+    pa.whereis(7)  # type: ignore[arg-type]
+
+
+def test_the_types_are_those_of_the_page() -> None:
+    """Nothing runs: `tox -e types` reads the functions above."""
+    assert [function.__name__ for function in (what_passes, what_fails)]

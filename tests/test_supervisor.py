@@ -473,7 +473,7 @@ LIST: Any = [1]
         (lambda: anything(Kid, shutdown=True), "shutdown to be a number of seconds"),
         (lambda: anything(Kid, type="actor"), "type to be one of worker, supervisor, got 'actor'"),
         (lambda: anything(Kid, significant=True), "significant child to be transient or temporary"),
-        (lambda: anything(Kid, name=5), "name to be a str, got 5"),
+        (lambda: anything(Kid, name=5), "name to be a str or a via name, got 5"),
         (lambda: anything(Kid, worker=-1), "worker to be the number of a worker"),
         (lambda: start(Kid, Kid), "each child to have an id of its own, got 'Kid' twice"),
         (lambda: start(5), "a child to be a child(...), a class or a (class, argument), got 5"),

@@ -82,7 +82,7 @@ def test_intervals_end_with_their_owner_and_single_ones_do_not(node: pa.ActorSys
     owner = puppet(1)
     ticking = owner.do(getattr(pa.timer, apply), 0.001, int)
     single = owner.do(pa.timer.apply_after, 0.05, pa.send, pa.self_(), "still")
-    watch = pa.monitor(ticking.pid)
+    watch = Puppet(ticking.pid).watch()
     owner.end("done")
     assert "normal" == Puppet.reason_of(watch)
     assert "still" == get()
