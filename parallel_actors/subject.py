@@ -232,8 +232,8 @@ class Subject(Generic[M]):
         return pid, ref
 
     def _answered(self, pid: Pid, ref: Ref, answer: Any, timeout: float | None) -> Any:
-        _forget(ref)
         if answer is None:
+            _forget(ref)
             raise CallTimeout(
                 f"call to {pid!r} timed out after {timeout} s\n"
                 "  a late answer will be dropped; give it a longer timeout, or find out what keeps its owner busy",
@@ -259,7 +259,10 @@ def _waiting(default: Any) -> dict[str, Any]:
 
 
 def _forget(ref: Ref, error: BaseException | None = None) -> None:
-    """Nothing of this call arrives any more. One that is being ended has nothing to forget."""
+    """Nothing of this call arrives any more. (The first answer takes monitor and alias away, and so does a Down.)
+
+    One that is being ended has nothing to forget.
+    """
     if not isinstance(error, ProcessExit):
         api.demonitor(ref, flush=True)
         api.receive((ref, ANY), timeout=0, default=None)

@@ -237,6 +237,9 @@ def test_late_and_second_answers_are_dropped(node: pa.ActorSystem) -> None:
         asyncio.run(asyncio.wait_for(requests.acall(partial(Add, 1), timeout=None), timeout=0.01))
     pa.send(owner_of(requests), "answer now")
     assert 1 == requests.call(partial(Fail, "twice"), timeout=WAIT)
+    neighbour = puppet(1)  # has both answers before its turn comes
+    assert 1 == neighbour.do(requests.call, partial(Fail, "twice"), WAIT)
+    assert [] == neighbour.do(mail)
     assert 7 == requests.call(partial(Fail, "forward"), timeout=WAIT)
     assert 3 == requests.call(partial(Add, 2), timeout=WAIT)
     assert pa.receive(timeout=0, default=None) is None
