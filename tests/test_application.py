@@ -383,8 +383,10 @@ def test_what_a_dead_worker_has_left_elsewhere_ends_before_the_tree_is_started_a
     ((_, later),) = told(1)
     assert former != later
     eventually(lambda: ["Lingers"] == running(), "it is up again")
+    pa.spawn(pa.application.stop, Lingers)
+    assert [("ending", later)] == told(1)
     pa.send(later, "end")
-    pa.application.stop(Lingers)
+    eventually(lambda: [] == running(), "it has stopped")
 
 
 class Deadly(pa.Application):
