@@ -280,33 +280,32 @@ class Slow(Single):
 
 # --- an end that nobody has ordered -----------------------------------------------------------------------------------
 
-ENDS = [
-    ("permanent", "normal", True),
-    ("permanent", "shutdown", True),
-    ("permanent", "boom", True),
-    ("transient", "normal", False),
-    ("transient", "shutdown", True),
-    ("transient", "boom", True),
-    ("temporary", "normal", False),
-    ("temporary", "shutdown", False),
-    ("temporary", "boom", False),
+FATAL = [
+    ("permanent", "normal"),
+    ("permanent", "shutdown"),
+    ("permanent", "boom"),
+    ("transient", "shutdown"),
+    ("transient", "boom"),
 ]
+REPORTED = [("transient", "normal"), ("temporary", "normal"), ("temporary", "shutdown"), ("temporary", "boom")]
 
 
 @contract("S8.6", partly=True)
-@pytest.mark.parametrize(("type", "reason", "fatal"), ENDS)
-def test_what_the_end_of_an_application_means(type: Any, reason: str, fatal: bool, capfd: Any) -> None:
+@pytest.mark.parametrize(("type", "reason"), FATAL)
+def test_an_end_that_stops_the_node(type: Any, reason: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pa.ActorSystem(workers=1) as system:
         pa.application.start(Single, type)
         pa.stop("single", reason)
-        if fatal:
-            eventually(lambda: not system.running, "the node has stopped")
-        else:
-            eventually(lambda: [] == running(), "it has ended")
-            assert system.running
-    err = capfd.readouterr().err
-    assert f"application {__name__}:Single ended: {reason}" in err
-    assert fatal == (f"it is {type}: the node stops" in err)
+        eventually(lambda: not system.running, "the node has stopped")
+    assert f"application {__name__}:Single ended: {reason}; it is {type}: the node stops" in capfd.readouterr().err
+
+
+@contract("S8.6", partly=True)
+def test_an_end_that_is_only_reported(here: None) -> None:
+    for type, reason in REPORTED:
+        pa.application.start(Single, type)  # type: ignore[arg-type]
+        pa.stop("single", reason)
+        eventually(lambda: [] == running(), "it has ended")
 
 
 @contract("S8.6", partly=True)
@@ -379,12 +378,15 @@ def test_what_a_dead_worker_has_left_elsewhere_ends_before_the_tree_is_started_a
     ((_, former),) = told(1)
     os.kill(actor_system.worker_pids[1 - former.worker], signal.SIGKILL)
     assert [("ending", former)] == told(1)
+    eventually(lambda: pa.process_info(former, "monitored_by"), "its end is waited for")
     pa.send(former, "end")
     ((_, later),) = told(1)
     assert former != later
     eventually(lambda: ["Lingers"] == running(), "it is up again")
+    pa.spawn(pa.application.stop, Lingers)
+    assert [("ending", later)] == told(1)
     pa.send(later, "end")
-    pa.application.stop(Lingers)
+    eventually(lambda: [] == running(), "it has stopped")
 
 
 class Deadly(pa.Application):
