@@ -73,6 +73,7 @@ from parallel_actors.workers.api import (
 )
 from parallel_actors.workers.codec import Shared
 from parallel_actors.workers.errors import (
+    AccessDenied,
     ActorError,
     CallingSelf,
     CallTimeout,
@@ -81,7 +82,9 @@ from parallel_actors.workers.errors import (
     NamesFull,
     NameTaken,
     NodeDown,
+    NoKey,
     NoProc,
+    NoTable,
     NotPicklable,
     NotRegistered,
     NotRunning,
@@ -98,7 +101,7 @@ from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
 
 if TYPE_CHECKING:
-    from parallel_actors import sys_
+    from parallel_actors import atomics, counters, ets, persistent_term, sys_
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
     from parallel_actors.dynamic_supervisor import DynamicSupervisor
     from parallel_actors.partition_supervisor import PartitionSupervisor
@@ -115,6 +118,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ANY",
     "IGNORE",
+    "AccessDenied",
     "Actor",
     "ActorError",
     "ActorRef",
@@ -135,8 +139,10 @@ __all__ = [
     "MailboxFull",
     "NameTaken",
     "NamesFull",
+    "NoKey",
     "NoProc",
     "NoReply",
+    "NoTable",
     "NodeDown",
     "NotPicklable",
     "NotRegistered",
@@ -171,14 +177,17 @@ __all__ = [
     "areceive",
     "aremove_worker",
     "asleep",
+    "atomics",
     "call",
     "call_later",
     "callers",
     "cancel_timer",
     "cast",
     "child",
+    "counters",
     "delegate",
     "demonitor",
+    "ets",
     "exit",
     "info",
     "is_alive",
@@ -188,6 +197,7 @@ __all__ = [
     "monitor",
     "no_preempt",
     "options",
+    "persistent_term",
     "process_dict",
     "process_info",
     "processes",
@@ -231,9 +241,13 @@ __all__ = [
 # long as all the rest. Workers have them from the start (`parallel_actors.root.preload`).
 _LATER = {
     "actor": ("Actor", "ActorRef", "ReplyTo", "call_later", "delegate", "info", "ref"),
+    "atomics": (),
     "config": (),
+    "counters": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
+    "ets": (),
     "partition_supervisor": ("PartitionSupervisor",),
+    "persistent_term": (),
     "process": ("options",),
     "request": ("Done", "Failed", "Request", "Requests", "send_request"),
     "scaling": ("WorkerLoad", "aadd_worker", "add_worker", "aremove_worker", "remove_worker", "worker_loads"),
