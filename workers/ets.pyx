@@ -705,13 +705,13 @@ cdef class Service:
         guarded = s.guard()
         try:
             message = s.codec.encode(("ETS-TRANSFER", data.table, owner, decoded(s.codec, data.heir_data)))
-        except Exception as error:      # it went in, and doesn't come out: the heir has the table all the same
+            s.send_bytes(data.heir, message)
+        except Exception as error:      # no memory, or it went in and doesn't come out: the heir has the table all the same
             s.report("dead_letter", {"to": repr(data.heir), "error": error})
-            return 0
         finally:
             s.guarded = guarded
             s.current = running
-        return s.send_bytes(data.heir, message)
+        return 0
 
     cdef int drop(self, Data data) except -1:
         """The table ends."""
@@ -865,6 +865,8 @@ cdef Table table_of(Scheduler s, object table):
 
 
 cdef object place_is_down(Table table, object reason):
+    if table is None:
+        return NodeDown(f"the worker that was to keep a new table went down: {reason}", reason=reason)
     return NodeDown(f"{table} went down with its worker: {reason}", reason=reason, target=table)
 
 
