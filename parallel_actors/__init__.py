@@ -74,6 +74,7 @@ from parallel_actors.workers.api import (
 )
 from parallel_actors.workers.codec import Shared
 from parallel_actors.workers.errors import (
+    AccessDenied,
     ActorError,
     AlreadyRegistered,
     CallingSelf,
@@ -84,7 +85,9 @@ from parallel_actors.workers.errors import (
     NamesFull,
     NameTaken,
     NodeDown,
+    NoKey,
     NoProc,
+    NoTable,
     NotPicklable,
     NotRegistered,
     NotRunning,
@@ -101,7 +104,7 @@ from parallel_actors.workers.patterns import ANY
 from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
 
 if TYPE_CHECKING:
-    from parallel_actors import application, code, pg, pubsub, sys_, timer
+    from parallel_actors import application, atomics, code, counters, ets, persistent_term, pg, pubsub, sys_, timer
     from parallel_actors.actor import Actor, ActorRef, ReplyTo, call_later, delegate, info, ref
     from parallel_actors.agent import Agent
     from parallel_actors.application import Application, ApplicationInfo
@@ -160,6 +163,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ANY",
     "IGNORE",
+    "AccessDenied",
     "Actor",
     "ActorError",
     "ActorRef",
@@ -208,8 +212,10 @@ __all__ = [
     "NamesFull",
     "NextEvent",
     "NextState",
+    "NoKey",
     "NoProc",
     "NoReply",
+    "NoTable",
     "NodeDown",
     "NotPicklable",
     "NotRegistered",
@@ -264,6 +270,7 @@ __all__ = [
     "areceive",
     "aremove_worker",
     "asleep",
+    "atomics",
     "become",
     "call",
     "call_later",
@@ -272,8 +279,10 @@ __all__ = [
     "cast",
     "child",
     "code",
+    "counters",
     "delegate",
     "demonitor",
+    "ets",
     "exit",
     "info",
     "is_alive",
@@ -283,6 +292,7 @@ __all__ = [
     "monitor",
     "no_preempt",
     "options",
+    "persistent_term",
     "pg",
     "process_dict",
     "process_info",
@@ -337,8 +347,11 @@ _LATER = {
     "agent": ("Agent",),
     "behaviour": ("Behaviour", "BehaviourRef", "become"),
     "checkpoint": ("Carry", "Checkpoints", "MemoryStore", "SQLiteStore", "Store"),
+    "atomics": (),
     "config": (),
+    "counters": (),
     "dynamic_supervisor": ("DynamicSupervisor",),
+    "ets": (),
     "gen_event": (
         "EventHandler",
         "GenEvent",
@@ -375,6 +388,7 @@ _LATER = {
         "state",
     ),
     "partition_supervisor": ("PartitionSupervisor",),
+    "persistent_term": (),
     "pg": (),
     "process": ("options",),
     "pubsub": (),

@@ -743,7 +743,7 @@ def whereis(name, /):
 
 def registered():
     """All registered names (OTP: `registered/0`)."""
-    return [name for name, _, _ in here().names.registered()]
+    return [name for name, _, _ in here().names.registered() if not name.startswith("\0")]      # those are tables (ets.pyx)
 
 
 # ---------------------------------------------------------------------- timers

@@ -74,6 +74,8 @@ cdef class Arena:
     cdef Block take(self, uint64_t id)
     # The Block that this OS process holds already, or None.
     cdef Block held(self, uint64_t id)
+    # From here on `take` may be called without a hold of anybody's.
+    cdef void pin(self, Block block) noexcept
     # The held Block that this memory belongs to, or None: it isn't the arena's.
     cdef Block at(self, const void* address, uint64_t n)
     cdef int fly(self, uint8_t* ring, uint64_t epoch, uint64_t end, Holds holds, Meter meter) except -1

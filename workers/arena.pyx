@@ -101,6 +101,7 @@ cdef enum:
     E_ROOM = 8                       # bytes of address space, a power of two
     E_BACKED = 16                    # bytes that have memory behind them
     E_TAKES = 24
+    E_PINNED = 28                    # 1: never free again
     E_HOLDERS = 32                   # a byte for each
 
     # of a slot (segment.pyx): how many entries this holder's part has
@@ -247,7 +248,8 @@ cdef class Arena:
             if ld8(entry + E_HOLDERS + h):
                 return False
         fence()
-        return add32(<uint8_t*>entry + E_TAKES, 0) == takes
+        # It is pinned while somebody holds it: whoever saw all the bytes gone sees that.
+        return add32(<uint8_t*>entry + E_TAKES, 0) == takes and not ld32_relaxed(entry + E_PINNED)
 
     cdef Block make(self, uint32_t part, uint32_t index):
         """The Block of an entry whose byte is ours already."""
@@ -280,6 +282,10 @@ cdef class Arena:
         except MemoryError:
             st8(entry + E_HOLDERS + self.me, 0)
             raise
+
+    cdef void pin(self, Block block) noexcept:
+        """Somebody holds `block`, and bytes that nobody counts are to name it: it stays for as long as the segment."""
+        st32_relaxed(self.entry(<uint32_t>(block.id >> 32), <uint32_t>block.id) + E_PINNED, 1)
 
     cdef Block at(self, const void* address, uint64_t n):
         cdef const uint8_t* data = <const uint8_t*>address

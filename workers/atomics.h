@@ -1,6 +1,6 @@
 /* Atomic access to shared memory, by the compilers' __atomic builtins (GCC, Clang; x86-64, arm64).
  *
- * Only segment.pyx, ring.pyx, names.pyx, steal.pyx and arena.pyx use it. Every word that another OS process may touch at the same time goes
+ * Only segment.pyx, ring.pyx, names.pyx, steal.pyx, arena.pyx and cells.pyx use it. Every word that another OS process may touch at the same time goes
  * through here: a plain C access could be torn, cached in a register or moved by the compiler. The names say the C11 order;
  * what pairs with what stands at the callers.
  */
@@ -24,6 +24,8 @@ static inline int pa_cas32(void *p, uint32_t old, uint32_t v) {
 
 static inline uint64_t pa_ld64_relaxed(const void *p) { return __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED); }
 static inline uint64_t pa_ld64_acquire(const void *p) { return __atomic_load_n((const uint64_t *)p, __ATOMIC_ACQUIRE); }
+static inline uint64_t pa_ld64_seq(const void *p) { return __atomic_load_n((const uint64_t *)p, __ATOMIC_SEQ_CST); }
+static inline uint64_t pa_add64_relaxed(void *p, uint64_t v) { return __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_RELAXED); }
 static inline void pa_st64_relaxed(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED); }
 static inline void pa_st64_release(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELEASE); }
 static inline uint64_t pa_xchg64(void *p, uint64_t v) { return __atomic_exchange_n((uint64_t *)p, v, __ATOMIC_SEQ_CST); }

@@ -14,6 +14,7 @@ cdef class Shared:
     cdef bytes own              # then: what was shared
     cdef uint64_t start
     cdef uint64_t length
+    cdef bint live              # on what is changed in place: it never travels by value
     cdef bytes meta             # pickled (dtype, shape, order) of an array; else empty
 
 
@@ -34,6 +35,8 @@ cdef class Codec:
 
     # Any message -> bytes, format byte first. Raises NotPicklable. User code (`__reduce__`) may run.
     cdef bytes encode(self, object message)
+    cdef bytes encode_to_move(self, object message)
+    cdef bint is_immutable(self, object o) except -1
     cdef bytes compact(self, object message)
     # The same for a message to another endpoint: large parts go into blocks of the arena. The bytes are worth something only together
     # with `packed`, and only as long as somebody has it: who keeps them, or hands them on, keeps that too (`Encoded.holds`).
@@ -55,3 +58,6 @@ cdef class Codec:
     cdef object _unpack(self, const uint8_t* data, size_t n)
     cdef bytes _pickle(self, object message, str root, int mode)
     cdef object _unpickle(self, const uint8_t* data, size_t n, uint64_t bundle)
+
+
+cdef Shared make_shared(Block block, uint64_t start, uint64_t length, bytes meta)

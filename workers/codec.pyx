@@ -216,6 +216,7 @@ cdef enum:
 
 # How a message is made.
 cdef enum:
+    M_STAY = -1             # M_PLAIN, but what only stands for itself where its block is pinned is refused
     M_PLAIN = 0             # bytes that stand for themselves
     M_PACK = 1              # large buffers in blocks
     M_OWN = 2               # only the stream itself: arrays and views arrive as the receiver's own, writable
@@ -1106,7 +1107,7 @@ cdef class Writer:
     cdef object array(self, object o):
         # A large one arrives the same whatever its layout: NumPy's own way gives up on all but the plainest.
         cdef object dtype = o.dtype
-        if self.mode == M_PLAIN or o.nbytes < ARENA_MIN or dtype.hasobject:
+        if self.mode <= M_PLAIN or o.nbytes < ARENA_MIN or dtype.hasobject:
             return NotImplemented
         if not (o.flags.c_contiguous or o.flags.f_contiguous):
             o = o.copy(order="C")
@@ -1127,7 +1128,12 @@ cdef class Writer:
         return _view, (data, o.format, shape)
 
     cdef object shared(self, Shared handle):
-        if handle.block is None or handle.block.arena is not self.codec.arena or self.mode == M_PLAIN or self.shares == OLD_BLOCKS // 2:
+        if handle.live and (self.mode <= M_PLAIN or self.shares == OLD_BLOCKS // 2) and handle.block.arena is self.codec.arena:
+            if self.mode == M_STAY:
+                raise TypeError("an array of numbers that are changed in place stays where somebody holds it")
+            handle.block.arena.pin(handle.block)
+            return _live_again, (handle.block.id, handle.length)
+        if handle.block is None or handle.block.arena is not self.codec.arena or self.mode <= M_PLAIN or self.shares == OLD_BLOCKS // 2:
             return _shared_again, (_PickleBuffer(handle), handle.meta)
         self.references += (handle, None)
         self.has_buffers = True
@@ -1376,7 +1382,7 @@ cdef bytes write(Codec codec, object o, set names, int mode=M_PLAIN):
     writer.mode = mode
     try:
         writer.dump(o)
-        data = writer.output() if mode == M_PLAIN else writer.pack()
+        data = writer.output() if mode <= M_PLAIN else writer.pack()
         # One with a huge memo is thrown away, as is a pickler that was left half-way.
         keep = len(data) <= 65536 and len(writer.chunks) <= 8 and len(codec._writers) < 4
         holds = writer.holds
@@ -1537,6 +1543,8 @@ cdef class Shared:
         return made.copy(order="K") if copy else made
 
     def __reduce__(self):
+        if self.live:
+            raise TypeError("expected counters and atomics to travel in messages of this library, got a pickle by something else")
         return _shared_again, (bytes(self), self.meta)
 
     def __repr__(self):
@@ -1562,6 +1570,25 @@ def _shared_given(Shared it not None, bytes meta):
     """Unpickle a handle: out of band came where it lies."""
     it.meta = meta
     return it
+
+
+# What finds the arena of the calling thread's node; the scheduler's module sets it.
+cdef object arena_here = None
+
+
+def find_arena_by(function):
+    global arena_here
+    arena_here = function
+
+
+def _live_again(uint64_t number, uint64_t length):
+    """Unpickle a handle on what is changed in place, from bytes that nobody counted: its block was pinned when they were written."""
+    cdef Arena arena = arena_here()
+    if arena is None:
+        raise corrupt("there is no arena here")
+    cdef Shared made = make_shared(arena.take(number), 0, length, b"")
+    made.live = True
+    return made
 
 
 def _shared_again(data, bytes meta):
@@ -1765,6 +1792,8 @@ cdef dict _library_kinds = {
     "date": ("datetime", K_SHARE), "timedelta": ("datetime", K_SHARE), "timezone": ("datetime", K_SHARE),
     "datetime": ("datetime", K_DATETIME), "time": ("datetime", K_DATETIME), "ZoneInfo": ("zoneinfo", K_SHARE),
     "Decimal": ("decimal", K_SHARE), "Fraction": ("fractions", K_SHARE), "UUID": ("uuid", K_SHARE),
+    "AtomicsRef": ("parallel_actors.workers.cells", K_SHARE), "CountersRef": ("parallel_actors.workers.cells", K_SHARE),
+    "Table": ("parallel_actors.workers.ets", K_SHARE),
     "PurePosixPath": ("pathlib", K_SHARE), "PosixPath": ("pathlib", K_SHARE), "PureWindowsPath": ("pathlib", K_SHARE),
 }
 
@@ -2307,6 +2336,19 @@ cdef class Codec:
     cdef bytes pack(self, object message, bint own):
         return self._encode(message, M_OWN if own else M_PACK)
 
+    cdef bytes encode_to_move(self, object message):
+        """As `encode`; raises for what had better stay here (see M_STAY)."""
+        return self._encode(message, M_STAY)
+
+    cdef bint is_immutable(self, object o) except -1:
+        """Whether `o` is immutable all through, so that processes may share it. No user code runs."""
+        cdef Memo memo
+        memo.count = 0
+        memo.budget = 1000000
+        memo.mode = M_PLAIN
+        memo.more = NULL
+        return immutable(self, o, 0, &memo)
+
     cdef bytes compact(self, object message):
         """As `encode`, where no user code has to run; else None."""
         return self._encode(message, M_PLAIN, True)
@@ -2319,7 +2361,7 @@ cdef class Codec:
         cdef Block block = None
         cdef Lot entry
         cdef uint32_t one = 1
-        b.arena = <PyObject*>self.arena if mode != M_PLAIN and self.arena is not None else NULL
+        b.arena = <PyObject*>self.arena if mode > M_PLAIN and self.arena is not None else NULL
         b.share_count = 0
         b.data = b.small
         b.room = SMALL_BUFFER

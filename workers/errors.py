@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "AccessDenied",
     "ActorError",
     "AlreadyRegistered",
     "CallTimeout",
@@ -21,7 +22,9 @@ __all__ = [
     "MailboxFull",
     "NameTaken",
     "NamesFull",
+    "NoKey",
     "NoProc",
+    "NoTable",
     "NodeDown",
     "NotPicklable",
     "NotRegistered",
@@ -142,6 +145,25 @@ class NodeDown(ActorError, ConnectionError):
     """Raised when the worker or node of the called process has gone.
 
     What to do: as for `NoProc`. The call may or may not have been carried out: only the receiver could tell.
+    """
+
+
+class NoTable(ActorError, LookupError):
+    """Raised when a table (`ets`) is used that was deleted, whose owner has ended, or whose name no table has.
+
+    What to do: have a process own the table that lives as long as it is needed, or give it an heir. Where the worker of
+    the table has died, `NodeDown` is raised instead.
+    """
+
+
+class NoKey(ActorError, LookupError):
+    """Raised when a table (`ets`) has no row of a key, or no persistent term has it, and no default was given."""
+
+
+class AccessDenied(ActorError, PermissionError):
+    """Raised when a process reads or changes a table (`ets`) that it may not: see the table's `access`.
+
+    What to do: make the table "public", or ask its owner, by a call, to do it.
     """
 
 

@@ -395,11 +395,14 @@ cdef class Scheduler:
     cdef int hastened               # 0, or the phase for who runs here still while we leave
     cdef bint leaving               # this worker is to end as soon as nobody lives here; others take what its processes spawn
     cdef readonly bint closed
+    cdef dict services              # name of a module of the engine -> what it keeps here
+    cdef Py_ssize_t tables          # that have their place here (ets.pyx)
     cdef public dict partial_lines  # pid -> its unfinished lines (see output.py)
     cdef public object on_report    # callable(kind, dict): crash reports, dead letters
     cdef public object limit        # limit.ReportLimit: how many of them there may be; None: any number
     cdef readonly object lost       # guest: why the system is gone, or None
 
+    cpdef object service(self, str name)
     cpdef bint admits(self, str kind) except -1
     # processes
     cdef Process new_process(self, uint64_t lo, int kind)

@@ -27,6 +27,7 @@ import types
 from sys import _getframe
 
 from collections import deque
+from importlib import import_module
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
@@ -48,6 +49,7 @@ from parallel_actors.workers.steal cimport (
     BEGUN, CLAIMED, Exports, Loot, an_idle, any_ready, begin, claim, clear_idle, give_back, set_idle, stage_of, thief_incarnation_of, thief_of,
 )
 
+from parallel_actors.workers.codec import find_arena_by
 from parallel_actors.workers.errors import (
     MailboxFull, NameTaken, NoProc, NotPicklable, NotRegistered, NotRunning, ProcessExit, ProcessKilled, SegmentFull,
 )
@@ -298,6 +300,13 @@ cdef Scheduler _adopt():
     if pa_here == NULL:
         raise NotRunning("the actor system of this program has ended: start another one")
     return <Scheduler>pa_here
+
+
+def _arena_here():
+    return None if pa_here == NULL else (<Scheduler>pa_here).segment.arena
+
+
+find_arena_by(_arena_here)
 
 
 cdef Process me(Scheduler s):
@@ -612,6 +621,7 @@ cdef class Scheduler:
         self.leavers = []
         self.stayers = set()
         self.asked_away = {}
+        self.services = {}
         self.passing = {}
         self.kept_timers = set()
         self.moved_timers = {}
@@ -1802,6 +1812,8 @@ cdef class Scheduler:
             p.extra = None
             if extra.name is not None:
                 self.names.free(extra.name, p.pid.hi, p.pid.lo)
+            if self.tables:
+                self.service("ets").owner_ended(p.pid)
             if extra.aliases is not None:
                 for ref in list(extra.aliases):
                     self.aliases.pop(ref.lo, None)
@@ -2395,6 +2407,14 @@ cdef class Scheduler:
 
     # ------------------------------------------------------------------ answers to other endpoints
 
+    cpdef object service(self, str name):
+        """What another module of the engine keeps on this endpoint: its `Service`, imported and made when it is first asked for."""
+        found = self.services.get(name)
+        if found is None:
+            module = import_module("parallel_actors.workers." + name)
+            found = self.services[name] = module.Service(self)
+        return found
+
     cdef int answer(self, Record *r) except -1:
         cdef pa_head head
         cdef uint64_t lo
@@ -2528,6 +2548,8 @@ cdef class Scheduler:
             return self.timer_left(operation[1], operation[2], operation[3])
         if what == "timer_of":          # one that has moved with its receiver
             return self.timer_left(operation[2], operation[3], operation[4])
+        if what == "ets" or what == "terms":
+            return self.service(what).perform(operation)
         raise ValueError(f"unknown operation {what!r}")
 
     def describe(self, Process p):
@@ -4105,7 +4127,7 @@ cdef class Scheduler:
                 if not user_code:
                     return 0
                 try:
-                    body = self.codec.encode(function)
+                    body = self.codec.encode_to_move(function)
                 except Exception:
                     return 0        # then it stays, as whatever else can't be pickled
                 if type(function) in FUNCTIONS:         # else than by name they would be Encoded
@@ -4157,7 +4179,7 @@ cdef class Scheduler:
         found = self.codec.compact(value)
         if found is None and user_code:
             try:
-                return self.codec.encode(value)
+                return self.codec.encode_to_move(value)
             except Exception:
                 return None     # then it stays, as whatever else can't be pickled
         return found
@@ -5123,7 +5145,8 @@ cdef class Scheduler:
     # -- a worker that leaves
 
     cdef bint nobody_here(self) noexcept:
-        return self.process_count == self.away_count and self.foreign_count == 0 and self.exiting == 0 and not self.packages
+        return (self.process_count == self.away_count and self.foreign_count == 0 and self.exiting == 0 and not self.packages
+                and (self.tables == 0 or self.hastened))
 
     cdef int least_loaded(self, int not_this) noexcept:
         """The worker with the fewest processes among those that stay; -1: there is none."""

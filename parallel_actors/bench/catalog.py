@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parallel_actors.bench import machine, messages, moves, processes
+from parallel_actors.bench import machine, messages, moves, processes, tables
 from parallel_actors.bench.figures import Row, above, at_least, at_most, below
 
 __all__ = ["NAMES", "PARTS", "Part"]
@@ -82,6 +82,19 @@ def _shape(shape: int, name: str, worker: int) -> Part:
         beam=() if name == "object" else (kind, "shape", "count"),
         schedulers="two" if worker else "one",
         workers=2 if worker else 1,
+    )
+
+
+def _shared(rows: tuple[Row, ...], ours: Callable[..., list[float]], test: str, worker: int = 0) -> Part:
+    return Part(
+        "shared_state",
+        rows,
+        ours,
+        {"count": 100_000, "worker": worker},
+        {"count": 10_000},
+        beam=(test, "count"),
+        schedulers="two" if worker and test.startswith("server") else "one",
+        workers=1 + worker,
     )
 
 
@@ -394,6 +407,53 @@ PARTS: tuple[Part, ...] = (
         {"count": 100_000},
         {"count": 10_000},
         beam=("names", "count"),
+    ),
+    _shared((Row("ets_lookup", "s", at_most(1)),), tables.ets_lookup, "ets_lookup"),
+    _shared((Row("ets_insert", "s", at_most(1)),), tables.ets_insert, "ets_insert"),
+    _shared((Row("server_dict_get", "s"), Row("server_dict_put", "s")), tables.server_dict, "server_map"),
+    _shared((Row("ets_lookup_across", "s"),), tables.ets_lookup, "ets_lookup", 1),
+    _shared((Row("ets_insert_across", "s"),), tables.ets_insert, "ets_insert", 1),
+    _shared(
+        (Row("server_dict_get_across", "s"), Row("server_dict_put_across", "s")),
+        tables.server_dict,
+        "server_map_across",
+        1,
+    ),
+    Part(
+        "shared_state",
+        (Row("counters_add", "s"),),
+        tables.counters_add,
+        {"count": 1_000_000},
+        {"count": 100_000},
+        beam=("counters_add", "count"),
+    ),
+    Part(
+        "shared_state",
+        (Row("counters_add_contended", "s"),),
+        tables.counters_add_contended,
+        {"count": 1_000_000, "many": 0},
+        {"count": 100_000},
+        beam=("counters_add_contended", "count", "many"),
+        schedulers="two",
+        workers=2,
+    ),
+    Part(
+        "shared_state",
+        (Row("counters_add_write_concurrency", "s"),),
+        tables.counters_add_contended,
+        {"count": 1_000_000, "many": 1},
+        {"count": 100_000},
+        beam=("counters_add_contended", "count", "many"),
+        schedulers="two",
+        workers=2,
+    ),
+    Part(
+        "shared_state",
+        (Row("persistent_term_get", "s"),),
+        tables.persistent_term_get,
+        {"count": 1_000_000},
+        {"count": 100_000},
+        beam=("persistent_term_get", "count"),
     ),
     *(_shape(number, name, 0) for number, name in enumerate(messages.SHAPES)),
     *(_shape(number, name, 1) for number, name in enumerate(messages.SHAPES)),

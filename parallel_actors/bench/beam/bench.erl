@@ -53,9 +53,12 @@ init(supervisor) ->
 init(crowd) ->
     {ok, {#{strategy => simple_one_for_one},
           [#{id => child, restart => permanent, start => {gen_server, start_link, [?MODULE, 0, []]}}]}};
+init(map) -> {ok, init_map()};
 init(N) -> {ok, N}.
 handle_call(ping, _, N) -> {reply, pong, N};
-handle_call(get, _, N) -> {reply, N, N}.
+handle_call(get, _, N) -> {reply, N, N};
+handle_call({get, K}, _, M) -> {reply, map_get(K, M), M};
+handle_call({put, K, V}, _, M) -> {reply, ok, M#{K => {K, V}}}.
 handle_cast(inc, N) -> {noreply, N + 1}.
 handle_info(_, N) -> {noreply, N}.
 server(0) -> {ok, G} = gen_server:start(?MODULE, 0, []), G;
@@ -81,6 +84,51 @@ restarts(N, L) ->
     exit(P, kill), successor(P), pong = gen_server:call(bench_child, ping, infinity), T1 = now_ns(),
     restarts(N - 1, [seconds(T0, T1) | L]).
 successor(P) -> case whereis(bench_child) of P -> erlang:yield(), successor(P); undefined -> erlang:yield(), successor(P); _ -> ok end.
+
+%% --- shared state, beside a gen_server that holds a map ---
+init_map() -> maps:from_list([{K, {K, 0}} || K <- lists:seq(0, 999)]).
+table() -> T = ets:new(bench, []), ets:insert(T, [{K, 0} || K <- lists:seq(0, 999)]), T.
+ets_lookup(N) ->
+    T = table(), T0 = now_ns(), ets_lookups(N, T), T1 = now_ns(),
+    ets:delete(T),
+    [seconds(T0, T1) / N].
+ets_lookups(0, _) -> ok;
+ets_lookups(N, T) -> [_] = ets:lookup(T, N rem 1000), ets_lookups(N - 1, T).
+ets_insert(N) ->
+    T = table(), T0 = now_ns(), ets_inserts(N, T), T1 = now_ns(),
+    ets:delete(T),
+    [seconds(T0, T1) / N].
+ets_inserts(0, _) -> ok;
+ets_inserts(N, T) -> ets:insert(T, {N rem 1000, N}), ets_inserts(N - 1, T).
+server_map(N) -> server_map(N, []).
+server_map_across(N) -> across(fun() -> server_map(N, [{spawn_opt, [{scheduler, 2}]}]) end).
+server_map(N, Options) ->
+    {ok, G} = gen_server:start(?MODULE, map, Options),
+    T0 = now_ns(), map_gets(N, G), T1 = now_ns(), map_puts(N, G), T2 = now_ns(),
+    kill([G]),
+    [seconds(T0, T1) / N, seconds(T1, T2) / N].
+map_gets(0, _) -> ok;
+map_gets(N, G) -> {_, _} = gen_server:call(G, {get, N rem 1000}), map_gets(N - 1, G).
+map_puts(0, _) -> ok;
+map_puts(N, G) -> ok = gen_server:call(G, {put, N rem 1000, N}), map_puts(N - 1, G).
+counters_add(N) ->
+    C = counters:new(1, []), T0 = now_ns(), adds(N, C), T1 = now_ns(),
+    [seconds(T0, T1) / N].
+adds(0, _) -> ok;
+adds(N, C) -> counters:add(C, 1, 1), adds(N - 1, C).
+counters_add_contended(N, Many) ->
+    C = counters:new(1, case Many of 1 -> [write_concurrency]; 0 -> [] end), Me = self(),
+    L = [on(fun() -> receive go -> ok end, T0 = now_ns(), adds(N, C), Me ! {answer, now_ns() - T0} end, S) || S <- [1, 2]],
+    [P ! go || P <- L],
+    Ns = lists:sum([answer() || _ <- L]),
+    N2 = 2 * N, N2 = counters:get(C, 1),
+    [Ns / 1.0e9 / 2 / N].
+persistent_term_get(N) ->
+    persistent_term:put(bench, {a, 1}), T0 = now_ns(), terms(N), T1 = now_ns(),
+    persistent_term:erase(bench),
+    [seconds(T0, T1) / N].
+terms(0) -> ok;
+terms(N) -> {a, 1} = persistent_term:get(bench), terms(N - 1).
 
 %% --- processes ---
 idle() -> receive stop -> ok end.

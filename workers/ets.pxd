@@ -1,0 +1,1 @@
+cdef int check_key(object key, int depth=*) except -1
