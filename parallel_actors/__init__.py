@@ -34,14 +34,17 @@ from parallel_actors.workers.api import (
     ancestors,
     areceive,
     asleep,
+    await_,
     cancel_timer,
     demonitor,
+    demonitor_fd,
     exit,
     is_alive,
     link,
     make_ref,
     migrate,
     monitor,
+    monitor_fd,
     no_preempt,
     process_dict,
     process_info,
@@ -95,7 +98,7 @@ from parallel_actors.workers.errors import (
 )
 from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.patterns import ANY
-from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
+from parallel_actors.workers.reasons import Crash, Down, Exit, FdReady, Shutdown, WorkerDown
 
 if TYPE_CHECKING:
     from parallel_actors import sys_
@@ -131,6 +134,7 @@ __all__ = [
     "DynamicSupervisor",
     "Exit",
     "Failed",
+    "FdReady",
     "GenServer",
     "MailboxFull",
     "NameTaken",
@@ -171,6 +175,7 @@ __all__ = [
     "areceive",
     "aremove_worker",
     "asleep",
+    "await_",
     "call",
     "call_later",
     "callers",
@@ -179,6 +184,7 @@ __all__ = [
     "child",
     "delegate",
     "demonitor",
+    "demonitor_fd",
     "exit",
     "info",
     "is_alive",
@@ -186,6 +192,7 @@ __all__ = [
     "make_ref",
     "migrate",
     "monitor",
+    "monitor_fd",
     "no_preempt",
     "options",
     "process_dict",
