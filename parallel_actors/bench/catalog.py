@@ -388,7 +388,7 @@ PARTS: tuple[Part, ...] = (
         place="system",
     ),
     Part(
-        "async_echo",
+        "io",
         (Row("async_echo", "1/s"), Row("async_echo_asyncio", "1/s")),
         io.async_echo,
         {"count": 20_000},
