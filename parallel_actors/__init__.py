@@ -35,14 +35,17 @@ from parallel_actors.workers.api import (
     ancestors,
     areceive,
     asleep,
+    await_,
     cancel_timer,
     demonitor,
+    demonitor_fd,
     exit,
     is_alive,
     link,
     make_ref,
     migrate,
     monitor,
+    monitor_fd,
     no_preempt,
     process_dict,
     process_info,
@@ -101,7 +104,7 @@ from parallel_actors.workers.errors import (
 )
 from parallel_actors.workers.ident import Pid, Ref
 from parallel_actors.workers.patterns import ANY
-from parallel_actors.workers.reasons import Crash, Down, Exit, Shutdown, WorkerDown
+from parallel_actors.workers.reasons import Crash, Down, Exit, FdReady, Shutdown, WorkerDown
 
 if TYPE_CHECKING:
     from parallel_actors import application, atomics, code, counters, ets, persistent_term, pg, pubsub, sys_, timer
@@ -195,6 +198,7 @@ __all__ = [
     "EventTimeout",
     "Exit",
     "Failed",
+    "FdReady",
     "GenEvent",
     "GenEventExit",
     "GenServer",
@@ -271,6 +275,7 @@ __all__ = [
     "aremove_worker",
     "asleep",
     "atomics",
+    "await_",
     "become",
     "call",
     "call_later",
@@ -282,6 +287,7 @@ __all__ = [
     "counters",
     "delegate",
     "demonitor",
+    "demonitor_fd",
     "ets",
     "exit",
     "info",
@@ -290,6 +296,7 @@ __all__ = [
     "make_ref",
     "migrate",
     "monitor",
+    "monitor_fd",
     "no_preempt",
     "options",
     "persistent_term",

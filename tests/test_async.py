@@ -259,51 +259,6 @@ def test_what_swallows_its_kill_is_abandoned(actor_system: pa.ActorSystem, body:
     assert ask(neighbour, "unharmed") == "unharmed"
 
 
-@contract("S1.6", partly=True)
-def test_an_await_of_asyncios_own_is_an_error_that_says_so(node: pa.ActorSystem) -> None:
-    """The process may catch it and go on: return, or wait for mail."""
-
-    async def crash() -> None:
-        await asyncio.sleep(0)
-
-    pid, ref = pa.spawn_monitor(crash)
-    down = pa.receive(pa.Down, timeout=WAIT)
-    assert (down.ref, down.pid) == (ref, pid)
-    assert "RuntimeError: expected an await of the process API" in str(down.reason)
-
-    async def catch_and_return() -> str:
-        try:
-            await asyncio.sleep(0)
-        except RuntimeError:
-            return "caught"
-        return "no error"
-
-    assert run(catch_and_return) == "caught"
-
-    async def catch_and_wait() -> object:
-        pa.send_after(0.02, pa.self_(), "then")
-        try:
-            await asyncio.sleep(0)
-        except RuntimeError:
-            first = await pa.areceive(timeout=WAIT)
-            await pa.asleep(0.001)
-            try:
-                await asyncio.sleep(0)
-            except RuntimeError:
-                await pa.asleep(0.02)
-                return first
-        return "no error"
-
-    assert run(catch_and_wait) == "then"
-
-    async def catch_and_end() -> None:
-        with contextlib.suppress(RuntimeError):
-            await asyncio.sleep(0)
-
-    pid, ref = pa.spawn_monitor(catch_and_end)
-    assert pa.receive(timeout=WAIT) == pa.Down(ref, pid, "normal")
-
-
 def test_areceive_in_a_plain_body_says_what_to_do(node: pa.ActorSystem) -> None:
     def body() -> str:
         try:

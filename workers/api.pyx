@@ -15,7 +15,7 @@ from parallel_actors.workers.patterns cimport mentions_ref
 from parallel_actors.workers.scheduler cimport (
     ASYNC, AWAY, EXITING, GUEST, HIGH_PRIORITY, IS_KILL, IS_NORMAL, LOW_PRIORITY, MAIL, NORMAL_PRIORITY, NOT_FOUND, NOTHING, SCANNING, SLEEP,
     SPREAD, SUSPENDED, SYSTEM, TRAIT_PRIORITY, TRAP_EXIT, WILL_KEEP, WILL_SPREAD, WILL_STAY,
-    Envelope, Process, Scheduler, here, me,
+    Envelope, FdMonitor, Process, Scheduler, here, me,
 )
 from parallel_actors.workers.segment cimport SLOT_LIVE, Segment, ld32_relaxed
 from parallel_actors.workers.timers cimport seconds
@@ -23,7 +23,13 @@ from parallel_actors.workers.timers cimport seconds
 import time as _time
 
 from parallel_actors.workers.errors import CallTimeout, NoProc, NotRegistered, NotRunning, ReceiveTimeout
-from parallel_actors.workers.reasons import Down, Exit
+from parallel_actors.workers.reasons import Down, Exit, FdReady
+
+from types import CoroutineType
+
+cdef extern from "sys/epoll.h":
+    enum: EPOLLIN
+    enum: EPOLLOUT
 
 cdef object _NO_DEFAULT = object()
 cdef double FOREVER = -1.0
@@ -359,10 +365,22 @@ cdef class _Await:
     cdef bint begun
 
     def __await__(self):
+        if self.process.tasks is not None and self.scheduler.current is self.process:
+            found = self.process.tasks.wait_in_task(self.patterns, self.limit, self.timeout, self.default)
+            if found is not None:
+                return found.__await__()
         return self
 
     def __iter__(self):
         return self
+
+    def throw(self, error, *_):
+        """The await is broken off: by a cancellation, or the process's end."""
+        self.scheduler.disarm(self.process)
+        raise error
+
+    def close(self):
+        self.scheduler.disarm(self.process)
 
     def __next__(self):
         cdef Scheduler s = self.scheduler
@@ -418,7 +436,7 @@ cdef object awaiting(tuple patterns, object timeout, object default):
         from parallel_actors.workers import guest_asyncio
         return guest_asyncio.wait(s, patterns, None if limit < 0 else limit, default is not _NO_DEFAULT, default)
     if p.kind != ASYNC:
-        raise RuntimeError("expected to be awaited in a process whose body is an `async def`, got a plain one: use receive() and sleep() there")
+        raise RuntimeError("expected to be awaited in a process whose body is an `async def`, got a plain one: use receive() and sleep() there, or await_()")
     a = _Await.__new__(_Await)
     a.scheduler = s
     a.process = p
@@ -427,6 +445,124 @@ cdef object awaiting(tuple patterns, object timeout, object default):
     a.timeout = timeout
     a.default = default
     return a
+
+
+def timed_out_in_task(patterns, timeout, default):
+    """What an areceive() of a task that isn't the body's ends with when its time is up."""
+    return timed_out(patterns, timeout, default, me(here()))
+
+
+def await_(awaitable, /):
+    """Wait for an awaitable from plain code, such as a `def` body or a callback: its result. Suspends the calling process and nothing else.
+
+    >>> import asyncio
+    >>> import parallel_actors as pa
+    >>> def body(to):
+    ...     text = pa.await_(asyncio.wait_for(asyncio.sleep(0.01, "slept"), 5))
+    ...     pa.send(to, text)
+    >>> with pa.ActorSystem(workers=1):
+    ...     pid = pa.spawn(body, pa.self_())
+    ...     pa.receive(str, timeout=10)
+    'slept'
+
+    Args:
+        awaitable: a coroutine, of asyncio or of the process API, or anything else that `await` takes. Where it doesn't exist before a loop
+            does (a future, `loop.create_connection`), give a coroutine function's call that makes it.
+
+    Raises:
+        RuntimeError: in a coroutine: `await` there.
+        TypeError: it is no awaitable.
+        What the awaitable raises.
+
+    Tasks that it has started go on while the process awaits anything else, a server's also between its messages; they end with the process.
+    In a guest (the program itself) it is `asyncio.run`. There is nothing like it in OTP, where whatever waits is a process.
+    """
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    if not hasattr(awaitable, "__await__"):
+        raise TypeError(f"expected an awaitable, got {awaitable!r} ({type(awaitable).__name__})")
+    if p.kind == ASYNC:
+        raise RuntimeError("expected a plain function to call await_(), got a coroutine: use `await` there")
+    if type(awaitable) is not CoroutineType:
+        awaitable = _awaited(awaitable)
+    try:
+        if p.kind == GUEST:
+            import asyncio
+            return asyncio.run(awaitable)
+        return s.drive(awaitable)
+    finally:
+        awaitable.close()       # where it never began
+
+
+async def _awaited(awaitable):
+    return await awaitable
+
+
+def monitor_fd(fd, /, *, bint read=True, bint write=False):
+    """Have an `FdReady` message sent, once, when the descriptor is ready; the `Ref` that it comes with (OTP: `enif_select`, `{active, once}`).
+
+    >>> import os
+    >>> import parallel_actors as pa
+    >>> with pa.ActorSystem(workers=1):
+    ...     reader, writer = os.pipe()
+    ...     ref = pa.monitor_fd(reader)
+    ...     os.write(writer, b"hi")
+    ...     ready = pa.receive(pa.FdReady, timeout=10)
+    ...     ready.ref == ref, ready.readable, os.read(reader, 2)
+    ...     os.close(reader), os.close(writer)
+    2
+    (True, True, b'hi')
+    (None, None)
+
+    For libraries that have a descriptor and no asyncio. Read or write what there is, without blocking, then monitor it again: so a slow
+    process gets one message, however much comes.
+
+    Args:
+        fd: an open descriptor, or an object with `fileno()`, such as a socket. It stays the caller's: closing it is, too, after `demonitor_fd`.
+        read: when it can be read: there is something, or the end.
+        write: when it can be written to.
+
+    Raises:
+        ValueError: neither read nor write; a process of this worker monitors it already.
+        OSError: it is closed (EBADF), or can't be waited for, as files can't (EPERM).
+
+    It ends with the process, which can't be moved meanwhile.
+    """
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    cdef FdMonitor watch = FdMonitor.__new__(FdMonitor)
+    number = fd if type(fd) is int else fd.fileno() if hasattr(fd, "fileno") else None
+    if type(number) is not int:
+        raise TypeError(f"expected a descriptor's number, or an object with fileno(), got {fd!r} ({type(fd).__name__})")
+    if not read and not write:
+        raise ValueError("expected read or write to be waited for, got neither")
+    watch.fd = number
+    watch.events = (EPOLLIN if read else 0) | (EPOLLOUT if write else 0)
+    watch.process = p
+    watch.ref = s.make_ref(p)
+    s.watch(watch)
+    if p.more().fds is None:
+        p.extra.fds = {}
+    p.extra.fds[watch.ref] = watch
+    return watch.ref
+
+
+def demonitor_fd(Ref ref not None, /, *, bint flush=False):
+    """Take a `monitor_fd` off; with `flush`, its message out of the mailbox too. Whether it was still there."""
+    cdef Scheduler s = here()
+    cdef Process p = acting(s)
+    watch = None
+    if p.extra is not None and p.extra.fds is not None:
+        watch = p.extra.fds.pop(ref, None)
+    if watch is not None:
+        s.unwatch(<FdMonitor>watch)
+    elif flush:
+        receive(_ready_of(ref), timeout=0, default=None)
+    return watch is not None
+
+
+def _ready_of(ref):
+    return lambda message: type(message) is FdReady and message.ref == ref
 
 
 def areceive(*patterns, timeout=None, default=_NO_DEFAULT):

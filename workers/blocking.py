@@ -21,18 +21,21 @@ _THREADS = 32
 
 
 class Threads:
-    """The pool of one worker. It ends with the OS process: nothing waits for a call that nobody waits for any more."""
+    """The pool of one worker, also for what its processes do by `asyncio.to_thread`.
+
+    It ends with the OS process: nothing waits for a call that nobody waits for any more.
+    """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._done: deque[tuple[int, tuple[bool, Any]]] = deque()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._pool = ThreadPoolExecutor(_THREADS, "run_blocking")
+        self.pool = ThreadPoolExecutor(_THREADS, "run_blocking")
         scheduler.watch_fd(self._bell, self._collect)
 
     def submit(self, lo: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Call `function` in a thread, in the caller's context, and hand its end to `finish_offload(lo, ...)`."""
-        self._pool.submit(self._call, lo, contextvars.copy_context(), function, args, kwargs)
+        self.pool.submit(self._call, lo, contextvars.copy_context(), function, args, kwargs)
 
     def _call(
         self,

@@ -14,6 +14,8 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,43 @@ def make_tick() -> Tick:
     )
 
 
+class AsyncioImport(MetaPathFinder, Loader):
+    """Tells the scheduler of a worker when asyncio has been imported: what doesn't use it doesn't pay for it."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._loader: Loader | None = None
+        if "asyncio" in sys.modules:
+            self._tell()
+        else:
+            sys.meta_path.insert(0, self)
+
+    def _tell(self) -> None:
+        from parallel_actors.workers import loops  # it imports asyncio
+
+        loops.use_asyncio(self._scheduler)
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if name != "asyncio":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None:
+            self._loader = spec.loader
+            spec.loader = self
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        assert self._loader is not None
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._tell()
+
+
 def forget_tracker() -> None:
     """Let `multiprocess` start a resource tracker for this worker, if the program needs one: the root has none."""
     tracker = resource_tracker._resource_tracker
@@ -124,6 +163,7 @@ def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int)
     signal.signal(TICK_SIGNAL, on_tick)
     faulthandler.register(STACK_SIGNAL, file=2, all_threads=False)
     collector.install(scheduler)
+    AsyncioImport(scheduler)
     threads = guest.GuestThreads(segment, None, config.max_reports)
     guest.enter(threads)
     output.install(scheduler, config.log_level, config.interactive, config.max_reports, config.forward_logs)

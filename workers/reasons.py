@@ -35,6 +35,7 @@ __all__ = [
     "Crash",
     "Down",
     "Exit",
+    "FdReady",
     "Shutdown",
     "WorkerDown",
     "is_normal",
@@ -142,6 +143,20 @@ class Down:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Down, (self.ref, self.pid, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class FdReady:
+    """What `monitor_fd` sends, once: the descriptor `fd` is ready. `ref` is what `monitor_fd` returned.
+
+    A failed connection, and the end of the other side, make it ready for what was asked for: whoever reads or writes
+    finds out.
+    """
+
+    ref: Ref
+    fd: int
+    readable: bool
+    writable: bool
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -29,6 +29,7 @@ cdef enum Wait:
     SLEEP = 2           # only its timer (and exits)
     REPLY = 3           # only the answer to `awaited`
     FLOW = 4            # only a drained overflow (S2.5), or a mailbox that has room again (S9.8)
+    TASKS = 5           # only what its asyncio loop waits for
 
 cdef enum Flag:
     TRAP_EXIT = 1
@@ -199,9 +200,49 @@ cdef class Extra:
     cdef dict aliases           # Ref -> None
     cdef list tied              # endpoints whose `ties` hold this process
     cdef dict dictionary        # the process dictionary
+    cdef dict fds               # Ref -> FdMonitor
     cdef str name
     cdef object label
     cdef Place place
+
+
+cdef class Watch:
+    """Whom an epoll descriptor tells that another one is ready. Invariant: watched_fds[fd] is self, while it is watched."""
+    cdef readonly int fd
+    cdef uint32_t events            # EPOLLIN, EPOLLOUT that are waited for
+    cdef bint muted                 # out of the epoll for a while: it is ready, and nobody has time for it
+    cdef int ready(self, uint32_t events) except -1     # between two turns, or in a tick: no user code
+
+
+cdef class FdMonitor(Watch):
+    """`monitor_fd`: one message, then it is over."""
+    cdef Process process
+    cdef Ref ref
+
+
+cdef class Tasks:
+    """What a process has that awaits asyncio; see loops.pyx."""
+    cdef Process process
+    cdef bint at_rest               # the process waits for whatever its loop waits for
+    cdef bint woken                 # something has come for its loop since that ran last
+    cdef Timer timer                # when its loop has something to do, or None
+    cdef int wake(self) except -1
+    cdef bint turn(self) except -1                      # of a coroutine process; True: it has ended
+    cdef bint joined(self, object coroutine, object yielded) except -1
+    cdef object drive(self, object coroutine, object yielded, bint begun)
+    cdef int background(self) except -1                 # of a callback process, between two messages
+    cdef int part(self) except -1
+    cdef int end(self) except -1
+    cdef bint busy(self) except -1
+    cdef object wait_in_task(self, object patterns, double limit, object timeout, object default)
+
+
+cdef class Loops:
+    """asyncio, as far as the scheduler knows it; `Scheduler.loops` where this worker has imported it."""
+    cdef Tasks tasks_of(self, Process p)
+    cdef int join(self, Process p) except -1
+    cdef object leave(self)
+    cdef int enter(self, object loop) except -1
 
 
 cdef class Process:
@@ -241,6 +282,7 @@ cdef class Process:
     cdef Process next_caller, former_caller
     cdef object lineage         # tuple of ancestors, nearest first
     cdef Extra extra
+    cdef Tasks tasks            # None: it has never awaited anything where asyncio was imported
 
     cdef Extra more(self)
     cdef int put_link(self, Pid other, Link link) except -1
@@ -390,7 +432,8 @@ cdef class Scheduler:
     cdef int epoll
     cdef Process janitor            # whose finalizers run in a full garbage collection
     cdef Process interval_server    # ends send_interval timers of dead receivers
-    cdef dict watched_fds           # fd -> callable
+    cdef dict watched_fds           # fd -> callable or Watch
+    cdef readonly Loops loops       # None: nobody has imported asyncio here
     cdef int stopping               # 0, or the phase of STOP
     cdef int hastened               # 0, or the phase for who runs here still while we leave
     cdef bint leaving               # this worker is to end as soon as nobody lives here; others take what its processes spawn
@@ -551,6 +594,11 @@ cdef class Scheduler:
     cdef Process turn_of(self, Process p)
     cdef int arrive(self, uint32_t e, Record *r, Holds holds) except -1
     cdef uint64_t new_lo(self, Process p) noexcept
+    # descriptors
+    cdef int watch(self, Watch watch) except -1
+    cdef int unwatch(self, Watch watch) except -1
+    cdef int mute(self, Watch watch) except -1
+    cdef int unmute(self, Watch watch) except -1
     # run queue and carriers
     cdef int enqueue(self, Process p) except -1
     cdef Process next_process(self)
@@ -572,6 +620,8 @@ cdef class Scheduler:
     cdef int spend(self, Process p) except -1
     cdef int run(self, Process p) except -1
     cdef int make_room(self, object error) except -1
+    cdef bint advance(self, Process p) except -1
+    cdef bint go_on(self, Process p) except -1
     cdef bint step(self, Process p) except -1
     cdef bint turn_callback(self, Process p) except -1
     cdef object enter(self, Process p)
@@ -609,6 +659,7 @@ cdef class Scheduler:
 
 cdef Encoded encoded(bytes data)
 cdef Scheduler here()
+cdef object own_context()
 cdef Process me(Scheduler s)
 cdef object NOT_FOUND
 cdef object SUSPENDED

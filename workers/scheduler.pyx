@@ -32,7 +32,7 @@ from importlib import import_module
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EBADF, EEXIST, EINTR, ENOENT, EPERM, errno
 from libc.string cimport memcpy
 cimport cython
 
@@ -53,7 +53,7 @@ from parallel_actors.workers.codec import find_arena_by
 from parallel_actors.workers.errors import (
     MailboxFull, NameTaken, NoProc, NotPicklable, NotRegistered, NotRunning, ProcessExit, ProcessKilled, SegmentFull,
 )
-from parallel_actors.workers.reasons import Crash, Down, Exit, WorkerDown, is_normal
+from parallel_actors.workers.reasons import Crash, Down, Exit, FdReady, WorkerDown, is_normal
 
 cdef extern from *:
     """
@@ -94,6 +94,18 @@ cdef extern from *:
         t->context = c;
         t->context_ver++;
         Py_XDECREF(old);
+    }
+
+    /* The one that the running code has, made where it has none yet. */
+    static PyObject *pa_own_context(void) {
+        PyThreadState *t = PyThreadState_Get();
+        if (t->context == NULL) {
+            t->context = PyContext_New();
+            if (t->context == NULL) return NULL;
+            t->context_ver++;
+        }
+        Py_INCREF(t->context);
+        return t->context;
     }
 
     static __thread PyObject *pa_here = NULL;
@@ -139,13 +151,14 @@ cdef extern from *:
     #endif
     }
     static int pa_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
-    static int pa_epoll_add(int ep, int fd) {
-        struct epoll_event ev = { .events = EPOLLIN, .data = { .fd = fd } };
-        return epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
+    static int pa_epoll_set(int ep, int how, int fd, uint32_t events) {
+        struct epoll_event ev = { .events = events, .data = { .fd = fd } };
+        return epoll_ctl(ep, how, fd, &ev);
     }
+    static int pa_epoll_add(int ep, int fd) { return pa_epoll_set(ep, EPOLL_CTL_ADD, fd, EPOLLIN); }
     static int pa_epoll_del(int ep, int fd) { return epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL); }
     /* Waits at most ns; fds of what is ready go to out. epoll_pwait2 (Linux 5.11) has the resolution; else milliseconds. */
-    static int pa_epoll_wait(int ep, int *out, int max, int64_t ns) {
+    static int pa_epoll_wait(int ep, int *out, uint32_t *events, int max, int64_t ns) {
         struct epoll_event ev[32];
         int n;
         if (max > 32) max = 32;
@@ -155,7 +168,10 @@ cdef extern from *:
         if (n < 0 && errno == ENOSYS)
     #endif
         n = epoll_wait(ep, ev, max, (int)((ns + 999999) / 1000000));
-        for (int i = 0; i < n; i++) out[i] = ev[i].data.fd;
+        for (int i = 0; i < n; i++) {
+            out[i] = ev[i].data.fd;
+            events[i] = ev[i].events;
+        }
         return n;
     }
     static void pa_clear_eventfd(int fd) { uint64_t v; ssize_t r = read(fd, &v, 8); (void)r; }
@@ -172,6 +188,7 @@ cdef extern from *:
     object pa_current()
     PyObject *pa_take_context()
     void pa_give_context(PyObject *)
+    object pa_own_context()
     PyObject *pa_here
     uintptr_t pa_stack() nogil
     void pa_headroom(int)
@@ -182,7 +199,12 @@ cdef extern from *:
     int pa_epoll_create() nogil
     int pa_epoll_add(int, int) nogil
     int pa_epoll_del(int, int) nogil
-    int pa_epoll_wait(int, int *, int, int64_t) nogil
+    int pa_epoll_set(int, int, int, uint32_t) nogil
+    int pa_epoll_wait(int, int *, uint32_t *, int, int64_t) nogil
+    enum: EPOLL_CTL_ADD
+    enum: EPOLL_CTL_MOD
+    enum: EPOLLIN
+    enum: EPOLLOUT
     void pa_clear_eventfd(int) nogil
     ctypedef struct pa_head:
         uint64_t a, b, c, d, e, f
@@ -421,6 +443,76 @@ cdef class Place:
 @cython.final
 cdef class Move:
     """An order to move a process."""
+
+
+cdef class Watch:
+
+    cdef int ready(self, uint32_t events) except -1:
+        raise NotImplementedError(type(self).__qualname__)      # an abstract method
+
+
+@cython.final
+cdef class FdMonitor(Watch):
+
+    cdef int ready(self, uint32_t events) except -1:
+        cdef Process p = self.process
+        p.scheduler.unwatch(self)
+        del p.extra.fds[self.ref]
+        # An error, or the other side's end, is found by whoever reads or writes.
+        return p.scheduler.deliver(p, FdReady(
+            self.ref, self.fd, bool(self.events & EPOLLIN and events & ~<uint32_t>EPOLLOUT),
+            bool(self.events & EPOLLOUT and events & ~<uint32_t>EPOLLIN)))
+
+
+cdef class Tasks:
+    """See the declaration; all but `wake` is abstract."""
+
+    cdef int wake(self) except -1:
+        cdef Process p = self.process
+        self.woken = True
+        if p.state == IDLE or p.state == BLOCKED and self.at_rest:
+            p.scheduler.enqueue(p)
+        return 0
+
+    cdef bint turn(self) except -1:
+        raise NotImplementedError()
+
+    cdef bint joined(self, object coroutine, object yielded) except -1:
+        raise NotImplementedError()
+
+    cdef object drive(self, object coroutine, object yielded, bint begun):
+        raise NotImplementedError()
+
+    cdef int background(self) except -1:
+        raise NotImplementedError()
+
+    cdef int part(self) except -1:
+        raise NotImplementedError()
+
+    cdef int end(self) except -1:
+        raise NotImplementedError()
+
+    cdef bint busy(self) except -1:
+        raise NotImplementedError()
+
+    cdef object wait_in_task(self, object patterns, double limit, object timeout, object default):
+        raise NotImplementedError()
+
+
+cdef class Loops:
+    """See the declaration; abstract."""
+
+    cdef Tasks tasks_of(self, Process p):
+        raise NotImplementedError()
+
+    cdef int join(self, Process p) except -1:
+        raise NotImplementedError()
+
+    cdef object leave(self):
+        raise NotImplementedError()
+
+    cdef int enter(self, object loop) except -1:
+        raise NotImplementedError()
 
 
 @cython.final
@@ -705,6 +797,53 @@ cdef class Scheduler:
         """Undo `watch_fd`."""
         if self.watched_fds.pop(fd, None) is not None:
             pa_epoll_del(self.epoll, fd)
+
+    cdef int watch(self, Watch watch) except -1:
+        """Have `watch` told when `watch.fd` is ready for one of `watch.events`."""
+        cdef int failed
+        if pa_epoll_set(self.epoll, EPOLL_CTL_ADD, watch.fd, watch.events) < 0:
+            failed = errno
+            if failed == EEXIST:
+                raise ValueError(f"expected a descriptor that nobody waits for, got {watch.fd}: another process of this worker does, or this one has")
+            if failed == EPERM:
+                raise OSError(failed, f"expected a descriptor that can be waited for, got {watch.fd}: a file is always ready, read it by run_blocking()")
+            raise OSError(failed, f"expected an open descriptor, got {watch.fd}: {os.strerror(failed)}")
+        # Where there was one, its descriptor has been closed, and the number is in use again.
+        self.watched_fds[watch.fd] = watch
+        watch.muted = False
+        return 0
+
+    cdef int unwatch(self, Watch watch) except -1:
+        """Undo `watch`; also where the descriptor has been closed since, and its number is somebody else's."""
+        if self.watched_fds.get(watch.fd) is watch:
+            del self.watched_fds[watch.fd]
+            if not watch.muted:
+                pa_epoll_del(self.epoll, watch.fd)
+        return 0
+
+    cdef int mute(self, Watch watch) except -1:
+        """It has been told and hasn't looked: not again until `unmute`, or the worker would never sleep."""
+        if not watch.muted and self.watched_fds.get(watch.fd) is watch:
+            watch.muted = True
+            pa_epoll_del(self.epoll, watch.fd)
+        return 0
+
+    cdef int unmute(self, Watch watch) except -1:
+        if watch.muted and self.watched_fds.get(watch.fd) is watch:
+            watch.muted = False
+            pa_epoll_set(self.epoll, EPOLL_CTL_ADD, watch.fd, watch.events)     # it fails where it was closed: nothing comes any more
+        return 0
+
+    def use_loops(self, Loops loops not None):
+        """asyncio has been imported here: whoever awaits has a task and a loop from now on, at once the one that imports it."""
+        cdef Process p = self.current
+        self.loops = loops
+        if pa_here == <PyObject *>self and p is not None and p.kind == ASYNC and p.tasks is None:
+            loops.join(p)
+
+    def wake_tasks(self, Tasks tasks not None):
+        """Something has come for the loop of these: from another thread, by way of ours."""
+        tasks.wake()
 
     def was_forked(self):
         """For `os.register_at_fork`: this is a copy from now on, in an OS process that user code has forked."""
@@ -1786,7 +1925,7 @@ cdef class Scheduler:
         cdef Extra extra = p.extra
         cdef bint has_stack
         cdef Process before = self.behalf
-        has_stack = p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None)
+        has_stack = p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None) or p.tasks is not None
         if p.flags & EXPORTED and not self.recall(p):
             return self.exit_signal(p.pid, p.pid, KILL, IS_KILL, 0)     # it has begun elsewhere
         if p.flags & AWAY:
@@ -1817,6 +1956,9 @@ cdef class Scheduler:
             if extra.aliases is not None:
                 for ref in list(extra.aliases):
                     self.aliases.pop(ref.lo, None)
+            if extra.fds is not None:
+                for watch in extra.fds.values():
+                    self.unwatch(<Watch>watch)
             # `wrap` looks there, and `extra` is gone from the process.
             if p.flags & CARRIED and extra.place is not None:
                 p.more().place = extra.place
@@ -1858,7 +2000,7 @@ cdef class Scheduler:
         if has_stack:
             self.exiting += 1
             p.pending = ProcessKilled(KILLED) if killed else ProcessExit(self.reason_value(reason))
-            if p.state == BLOCKED:
+            if p.state == BLOCKED or p.state == IDLE:       # idle, with tasks of its own
                 self.enqueue(p)
         else:
             # Fresh or without a stack. If it stands in the run queue, the loop finds it dead.
@@ -2670,6 +2812,9 @@ cdef class Scheduler:
                     p.timed_out = True
                     if p.state == BLOCKED:
                         self.enqueue(p)
+                elif p.tasks is not None and p.tasks.timer is timer:
+                    p.tasks.timer = None
+                    p.tasks.wake()
                 continue
             if timer.message is None:
                 self.moved_timers.pop((timer.hi, timer.lo), None)
@@ -2877,7 +3022,7 @@ cdef class Scheduler:
         if wait_ns == 0:
             if self.turn & 63 == 0:
                 self.show_load()
-                if self.watched_fds and self.turn & 255 == 0:
+                if self.watched_fds:
                     self.park(0)
             return 0
         if self.queue_length or self.again_count:
@@ -2909,8 +3054,9 @@ cdef class Scheduler:
 
     cdef int park(self, int64_t wait_ns) except -1:
         cdef int ready[32]
+        cdef uint32_t events[32]
         cdef int n = 0, i, failed = 0
-        cdef bint found
+        cdef bint found, watches = len(self.watched_fds) > 0
         cdef int bell = self.segment.eventfds[self.endpoint]
         cdef uint32_t e = self.endpoint
         cdef Segment segment = self.segment
@@ -2918,19 +3064,24 @@ cdef class Scheduler:
             self.awake += <uint64_t>(self.now - self.awake_since)
             if self.spin:
                 with nogil:
-                    found = spin_for(segment, e, self.spin if self.spin < wait_ns else wait_ns)
+                    if watches:         # what is ready doesn't wait for the end of the spinning
+                        n = pa_epoll_wait(self.epoll, ready, events, 32, 0)
+                    found = n <= 0 and spin_for(segment, e, self.spin if self.spin < wait_ns else wait_ns)
                 if found:
                     self.awake_since = pa_now()
                     return 0
-            segment.park_begin(e)
-        if wait_ns == 0 or not segment.any_dirty(e):
-            self.asleep = wait_ns != 0
-            with nogil:
-                n = pa_epoll_wait(self.epoll, ready, 32, wait_ns)
-            if n < 0:
-                failed = errno
+        if n <= 0:
+            if wait_ns:
+                segment.park_begin(e)
+            if wait_ns == 0 or not segment.any_dirty(e):
+                self.asleep = wait_ns != 0
+                with nogil:
+                    n = pa_epoll_wait(self.epoll, ready, events, 32, wait_ns)
+                if n < 0:
+                    failed = errno
+            if wait_ns:
+                segment.park_end(e)
         if wait_ns:
-            segment.park_end(e)
             self.awake_since = pa_now()
         if failed:
             if failed != EINTR:
@@ -2949,7 +3100,9 @@ cdef class Scheduler:
                 pa_clear_eventfd(bell)
             else:
                 callback = self.watched_fds.get(ready[i])
-                if callback is not None:
+                if isinstance(callback, Watch):
+                    (<Watch>callback).ready(events[i])
+                elif callback is not None:
                     callback()
         return 0
 
@@ -2975,6 +3128,9 @@ cdef class Scheduler:
         # From here on a signal that ends `p` sees that it holds a stack. It is not always a carrier's: user code may have greenlets of
         # its own (SQLAlchemy, gevent), and wait in one.
         p.carrier = pa_current()
+        loop = None
+        if self.loops is not None:
+            loop = self.loops.leave()   # its own, or that of an asyncio.run(): the thread's is nobody's while others run
         pa_headroom(HEADROOM)       # with `p` queued and nobody current, nothing may fail
         try:
             q = self.pick()
@@ -2984,6 +3140,8 @@ cdef class Scheduler:
                 self.current = p
                 p.state = RUNNING
                 self.collecting = collecting
+                if loop is not None:
+                    self.loops.enter(loop)
                 return 0
             if q is not None and q.carrier is not None:
                 target = q.carrier
@@ -2999,6 +3157,8 @@ cdef class Scheduler:
         # Whoever switched here has made `p` current and this carrier the running one.
         p.state = RUNNING
         self.collecting = collecting
+        if loop is not None:
+            self.loops.enter(loop)
         return 0
 
     cdef int block(self, Process p, int wait) except -1:
@@ -3421,26 +3581,7 @@ cdef class Scheduler:
             Py_INCREF(saved)
             pa_give_context(<PyObject *>saved)
         try:
-            if p.pending is not None and p.kind != ASYNC:
-                raise p.pending
-            if p.kind == CALLBACK:
-                done = self.turn_callback(p)
-            elif p.kind == STACK:
-                result = self.enter(p)
-                if PyCoro_CheckExact(result):
-                    p.kind = ASYNC
-                    p.body = result
-                    result = None
-                    done = self.step(p)
-                elif type(result) is Loop:
-                    p.kind = CALLBACK
-                    p.body = (<Loop>result).handler
-                    result = None
-                    done = self.turn_callback(p)
-                elif PyGen_CheckExact(result) or PyAsyncGen_CheckExact(result):
-                    raise TypeError(f"expected a def or an async def as the body of a process, got a generator function: {result!r} would never run")
-            else:
-                done = self.step(p)
+            done = self.advance(p)
             if self.forked:
                 os._exit(0)
         except ProcessExit as error:
@@ -3487,6 +3628,44 @@ cdef class Scheduler:
             Py_XDECREF(context)
         self.current = None
         return 0
+
+    cdef bint advance(self, Process p) except -1:
+        """Go on with the body of `p`. True: it has ended, and its tasks with it."""
+        cdef bint done
+        try:
+            done = self.go_on(p)
+        except GreenletExit:
+            raise
+        except BaseException:
+            if p.tasks is not None and not self.forked:
+                p.tasks.end()
+            raise
+        if done and p.tasks is not None and not self.forked:
+            p.tasks.end()
+        return done
+
+    cdef bint go_on(self, Process p) except -1:
+        if p.pending is not None and p.kind != ASYNC:
+            raise p.pending
+        if p.kind == CALLBACK:
+            return self.turn_callback(p)
+        elif p.kind == STACK:
+            result = self.enter(p)
+            if PyCoro_CheckExact(result):
+                p.kind = ASYNC
+                p.body = result
+                result = None
+                return self.step(p)
+            elif type(result) is Loop:
+                p.kind = CALLBACK
+                p.body = (<Loop>result).handler
+                result = None
+                return self.turn_callback(p)
+            elif PyGen_CheckExact(result) or PyAsyncGen_CheckExact(result):
+                raise TypeError(f"expected a def or an async def as the body of a process, got a generator function: {result!r} would never run")
+        else:
+            return self.step(p)
+        return True
 
     cdef int make_room(self, object error) except -1:
         """A process has used up the memory. What it held goes first, so that there is some to tell of its end."""
@@ -3535,24 +3714,28 @@ cdef class Scheduler:
         cdef PyObject *out = NULL
         cdef PySendResult got
         cdef int kind = p.kind
+        if self.loops is not None and p.tasks is None:
+            p.tasks = self.loops.tasks_of(p)
+        if p.tasks is not None:
+            return p.tasks.drive(coroutine, None, False)
         while True:
             p.kind = ASYNC          # what it awaits looks there
             try:
-                value = p.resume
-                p.resume = None
                 p.wait = NOTHING
-                got = PyIter_Send(coroutine, value, &out)
+                got = PyIter_Send(coroutine, None, &out)
             finally:
                 p.kind = <uint8_t>kind
+                if p.tasks is not None:
+                    p.tasks.part()  # it has imported asyncio
             yielded = <object>out
             Py_XDECREF(out)
             if got == PYGEN_RETURN:
                 return yielded
+            if p.tasks is not None:
+                return p.tasks.drive(coroutine, yielded, True)
             try:
-                if yielded is not SUSPENDED:
-                    raise RuntimeError(
-                        f"expected an await of the process API (areceive, asleep, ...), got {yielded!r}: "
-                        "asyncio's own awaitables are not available in processes yet")
+                if yielded is not SUSPENDED and yielded is not None:
+                    raise RuntimeError(f"expected an await of the process API (areceive, asleep, ...) or of asyncio, got {yielded!r}")
                 if p.wait == NOTHING:
                     self.reductions = 0
                     self.spend(p)
@@ -3595,7 +3778,11 @@ cdef class Scheduler:
         """Handle waiting messages of a callback process. True: it has ended."""
         cdef int left = CALLBACK_BUDGET
         cdef Handler handler = <Handler>p.body if isinstance(p.body, Handler) else None
-        while p.first is not None and left:
+        while True:
+            if p.tasks is not None and left:
+                p.tasks.background()        # what its tasks wait for is theirs, before it is a message
+            if p.first is None or not left:
+                break
             left -= 1
             body = p.unlink(None, p.first)
             if is_closed(body):
@@ -3616,7 +3803,7 @@ cdef class Scheduler:
         p.state = IDLE
         if p.flags & MOVING:
             self.due_moves.append(p)
-        if p.first is not None:
+        if p.first is not None or p.tasks is not None and p.tasks.woken:
             self.enqueue(p)
         else:
             p.flags &= ~(HOG | WAITS_LOCK | LATE)
@@ -3627,6 +3814,11 @@ cdef class Scheduler:
         cdef PyObject *out = NULL
         cdef PySendResult got
         coroutine = p.body
+        if self.loops is not None and p.tasks is None and p.pending is None:
+            p.tasks = self.loops.tasks_of(p)
+            return p.tasks.joined(coroutine, None)
+        if p.tasks is not None:
+            return p.tasks.turn()
         while True:
             if p.pending is not None:
                 p.raised += 1
@@ -3641,19 +3833,22 @@ cdef class Scheduler:
                 if p.flags & EXITING:
                     continue
             else:
-                value = p.resume
-                p.resume = None
                 p.wait = NOTHING
-                got = PyIter_Send(coroutine, value, &out)
+                try:
+                    got = PyIter_Send(coroutine, None, &out)
+                finally:
+                    if p.tasks is not None:
+                        p.tasks.part()      # it has imported asyncio
                 yielded = <object>out
                 Py_XDECREF(out)
                 if got == PYGEN_RETURN:
                     return True
-                if yielded is not SUSPENDED:
+                if p.tasks is not None:
+                    return p.tasks.joined(coroutine, yielded)
+                if yielded is not SUSPENDED and yielded is not None:
                     try:
                         coroutine.throw(RuntimeError(
-                            f"expected an await of the process API (areceive, asleep, ...), got {yielded!r}: "
-                            "asyncio's own awaitables are not available in processes yet"))
+                            f"expected an await of the process API (areceive, asleep, ...) or of asyncio, got {yielded!r}"))
                     except StopIteration:
                         return True
                     continue
@@ -4787,7 +4982,7 @@ cdef class Scheduler:
             self.aliases.pop(ref.lo, None)
         if extra.name is not None:
             self.names.free(extra.name, p.pid.hi, p.pid.lo)
-        if not (p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None)):
+        if not (p.state == RUNNING or p.carrier is not None or (p.kind == ASYNC and p.body is not None) or p.tasks is not None):
             while p.callers is not None:
                 caller = p.callers
                 self.leave(caller)
@@ -4800,7 +4995,7 @@ cdef class Scheduler:
         self.leave(p)
         self.exiting += 1
         p.pending = ProcessKilled(KILLED)
-        if p.state == BLOCKED:
+        if p.state == BLOCKED or p.state == IDLE:
             self.enqueue(p)
         _discard_mail(p)
         return 0
@@ -4976,7 +5171,8 @@ cdef class Scheduler:
         all = sum(self.profile.values())
         for p, ticks in sorted(self.profile.items(), key=_second, reverse=True):
             part = ticks * 1000 // all
-            if part > share or part < SHED_LEAST or not runs_here(p) or p.kind != CALLBACK or p.flags & (SYSTEM | KEEPS | LIMITED | MOVING | STAYED):
+            if part > share or part < SHED_LEAST or not runs_here(p) or p.kind != CALLBACK or p.flags & (SYSTEM | KEEPS | LIMITED | MOVING | STAYED) or (
+                    p.tasks is not None and p.tasks.busy()):
                 continue
             if now - <int64_t>self.shed_at.get(p.pid, now - rest) < rest:
                 continue
@@ -5410,6 +5606,10 @@ cdef class Scheduler:
         cdef Extra extra = p.more()
         cdef Holds holds = None
         cdef uint32_t i
+        if extra.fds is not None and extra.fds or p.tasks is not None and p.tasks.busy():
+            raise ValueError(f"expected a process with nothing open, got {p.pid}: its asyncio tasks, or descriptors that it monitors, stay on their worker")
+        if p.tasks is not None:
+            p.tasks.end()           # nobody uses its loop
         mail = []
         for kind, flags, aux, body in self.mail_records(p, None):
             if type(body) is Encoded:
@@ -5824,6 +6024,11 @@ cdef class Scheduler:
             return NOT_FOUND
         finally:
             p.flags &= ~SCANNING
+
+
+cdef object own_context():
+    """The contextvars context of the running process itself."""
+    return pa_own_context()
 
 
 cdef inline bint is_closed(object body):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parallel_actors.bench import machine, messages, moves, processes, tables
+from parallel_actors.bench import io, machine, messages, moves, processes, tables
 from parallel_actors.bench.figures import Row, above, at_least, at_most, below
 
 __all__ = ["NAMES", "PARTS", "Part"]
@@ -399,6 +399,13 @@ PARTS: tuple[Part, ...] = (
         {"milliseconds": 3_000},
         {"milliseconds": 500},
         place="system",
+    ),
+    Part(
+        "io",
+        (Row("async_echo", "1/s"), Row("async_echo_asyncio", "1/s")),
+        io.async_echo,
+        {"count": 20_000},
+        {"count": 1_000},
     ),
     Part(
         "names",

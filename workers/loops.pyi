@@ -1,0 +1,3 @@
+from parallel_actors.workers.scheduler import Scheduler
+
+def use_asyncio(scheduler: Scheduler) -> None: ...
