@@ -609,11 +609,13 @@ def test_a_table_is_gone_with_its_worker(actor_system: pa.ActorSystem) -> None:
 
 
 def test_an_owner_on_a_dead_worker_leaves_its_table_to_its_heir(actor_system: pa.ActorSystem) -> None:
-    owner = puppet(1)
-    table = owner.do(ets.new, worker=0, heir=pa.self_())
+    """And the table keeps its name, whichever worker that was."""
+    owner = puppet(0)
+    table = owner.do(ets.new, "kept", named_table=True, worker=1, heir=pa.self_())
     owner.do(ets.insert, table, ("k", 1))
     owner.tell(die)
     assert get() == ("ETS-TRANSFER", table, owner.pid, None)
+    assert ets.whereis("kept") == table
     assert ets.lookup(table, "k") == [("k", 1)]
 
 

@@ -162,7 +162,7 @@ def bench(
 
     Names: memory, spawn, start_link, cast, call, ping_pong, ring, fan_in, skynet, cross_call, cross_cast, payload,
     fairness, monitors, selective_receive, scaling, steal, migrate, unbalanced_tree, restart, worker_death, startup,
-    pause, idle, io, names, isolation.
+    pause, idle, io, names, shared_state, isolation.
     """
     from parallel_actors.bench.runner import bench as measure
 
