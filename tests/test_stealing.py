@@ -474,6 +474,8 @@ def test_what_a_stolen_process_spawns_and_calls(node: pa.ActorSystem, tmp_path: 
         server = taken.do(start_here, target)
         assert taken.do(pa.call, server, "where", timeout=WAIT) == (there if target is None else target)
         pa.call(server, "where", timeout=WAIT)
+        answer, error = taken.do(pa.call, server, "an object", timeout=WAIT)
+        assert (answer, str(error)) == ("answer", "pickled")
         taken.do(pa.stop, server)
         assert taken.do(get) == pa.Exit(server, "normal")
     child = Puppet(taken.do(spawn_here, "spawn_link", 1))
@@ -491,6 +493,8 @@ class Where(pa.GenServer):
         return pa.Ok(None)
 
     def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        if request == "an object":
+            return pa.Reply(("answer", ValueError("pickled")), state)
         return pa.Reply(pa.worker_index(), state)
 
 

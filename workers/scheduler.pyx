@@ -2523,13 +2523,13 @@ cdef class Scheduler:
         cdef pa_head head
         cdef bytes data
         if to.hi == self.hi:
-            value = self.codec.isolate_message(value, False)
+            isolated = self.codec.isolate_message(value, False)
             p = <Process>to.process
             if p is None:
                 p = self.find(to.lo)
             if p is not None and not p.flags & AWAY:
                 if ref.hi == self.hi:
-                    self.settle(p, ref.lo, GIVEN, value)
+                    self.settle(p, ref.lo, GIVEN, isolated)
                 return 0
             if p is None:
                 return 0
