@@ -32,6 +32,7 @@ import os
 import selectors
 import sys
 import threading
+import time
 from asyncio import _enter_task, _leave_task, _set_running_loop
 from asyncio.coroutines import _is_debug_mode
 from asyncio.events import _get_running_loop
@@ -56,6 +57,7 @@ cdef enum:
     ROUNDS = 64             # of a loop before its process gives way
     FORCED_ROUNDS = 1000    # that the tasks of a process which was told to end have for their cleaning up
     CANCELS = 10            # and how often they are cancelled meanwhile
+    CHILD_SECONDS = 1       # that a killed child process may take to end
 
 cdef int READ = selectors.EVENT_READ, WRITE = selectors.EVENT_WRITE
 cdef Envelope UNTOUCHED = Envelope.__new__(Envelope)
@@ -883,7 +885,20 @@ cdef class Own(Tasks):
             task._log_destroy_pending = False
         self.loop.close_what_is_open()
         self.spin()
+        # A child process has been killed: whoever waits for its end has a descriptor open until then, or a thread.
+        until = time.monotonic() + CHILD_SECONDS
+        while self.children_left() and time.monotonic() < until:
+            p.scheduler.enqueue(p)
+            p.scheduler.switch_away(p)
+            self.release()
+            self.spin()
         return 0
+
+    cdef bint children_left(self) except -1:
+        for transport in self.loop._others:
+            if getattr(transport, "get_returncode", int)() is None:
+                return True
+        return False
 
     cdef int spin(self) except -1:
         """Turns of the loop until nothing is ready."""
@@ -904,7 +919,7 @@ cdef class Own(Tasks):
         self.disarm()
         ends = False
         if self.started:
-            ends = any([transport.is_closing() and getattr(transport, "get_returncode", int)() is None for transport in self.loop._others])
+            ends = self.children_left()
             self.loop._thread_id = None
             self.loop.close()
         # A thread that waits for the end of a child (which has been killed) complains of a closed loop: it is told nothing.
