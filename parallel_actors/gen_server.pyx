@@ -555,8 +555,6 @@ cdef class Server(Handler):
             raise ActorError("expected a suspended server, got one that runs: suspend() it before change_code()")
         former = self.callbacks
         kind = kind_of(former)
-        if target is None:
-            target = latest(kind)
         if version is None:
             version = getattr(kind, "vsn", None)
         state = as_now(self.scheduler, self.state)
@@ -564,6 +562,8 @@ cdef class Server(Handler):
         if change is not None:      # those of another behaviour
             self.callbacks, self.state = change(target, version, state, extra)
         else:
+            if target is None:
+                target = latest(kind)
             adapter = getattr(target, "_served_by", None)
             if adapter is not getattr(kind, "_served_by", None) or adapter is None and not (
                     isinstance(target, (type, types.ModuleType)) and callable(getattr(target, "init", None))):

@@ -172,7 +172,7 @@ def test_bad_input_is_refused_at_the_call(node: pa.ActorSystem) -> None:
     with pytest.raises(pa.NotPicklable):
         adder.become(add, threading.Lock())  # type: ignore[arg-type]
     with pytest.raises(pa.NotRegistered, match="nobody"):
-        pa.monitor(pa.BehaviourRef("nobody"))
+        pa.link(pa.BehaviourRef("nobody"))
     assert 11 == adder.call(1)
 
 

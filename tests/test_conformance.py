@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ def rows_of(text: str) -> Iterator[Row]:
                 yield Row(number, cells)
 
 
+@functools.cache
 def collected_in(directory: Path) -> set[str]:
     """`file::name` of every test that pytest collects there: functions of modules and of Test classes."""
     found: set[str] = set()

@@ -140,7 +140,9 @@ def test_word_count_of_the_whole_standard_library(tmp_path: Path, word_count: Mo
     check_counts(done.stdout, words, files, skipped)
     # Progress, where stderr is no terminal: a line now and then.
     line = rf"2 workers: +\d+%, \d+ of {files} files"
-    assert all(re.fullmatch(line, shown) for shown in done.stderr.splitlines())
+    shown = [each for each in done.stderr.splitlines() if " workers: " in each]
+    assert shown  # beside what a busy machine makes workers report
+    assert all(re.fullmatch(line, each) for each in shown)
 
 
 def test_word_count_compares_with_the_plain_way(tmp_path: Path) -> None:
