@@ -396,9 +396,9 @@ class Carry:
         if self.key is not None:
             _key(self.key)
 
-    def key_of(self, name: str | None) -> str:
-        """The key of the child of that name."""
-        key = self.key or name
+    def key_of(self, name: object) -> str:
+        """The key of the child of that name, a plain one or a via name."""
+        key = self.key or (None if name is None else str(name))
         if key is None:
             raise ValueError(
                 "expected a child that carries its state through a store to have a name, or Carry(key=...)"

@@ -197,9 +197,7 @@ def test_every_test_of_the_beam_gives_a_figure_per_row() -> None:
     with beam.compiled() as theirs:
         assert theirs is not None
         assert machine.beam_startup(theirs.erl) > 0
-        for part in PARTS:
-            if not part.beam or part.place == "command":
-                continue
+        for part in {part.beam[0]: part for part in PARTS if part.beam and part.place != "command"}.values():
             sizes = tiny(part)
             test = [part.beam[0], *(str(sizes[name]) for name in part.beam[1:])]
             with theirs.machine(2, test) as erl:

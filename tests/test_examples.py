@@ -131,6 +131,7 @@ def test_word_count_counts_what_a_plain_loop_counts(tmp_path: Path, word_count: 
     check_counts(done.stdout, words, files, skipped)
 
 
+@pytest.mark.stress
 def test_word_count_of_the_whole_standard_library(tmp_path: Path, word_count: ModuleType) -> None:
     done = run(tmp_path, "word_count.py", "--top", "1000")
     assert 0 == done.returncode, done.stdout + done.stderr

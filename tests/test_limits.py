@@ -393,8 +393,13 @@ def run_limited(kind: str, more: int) -> subprocess.Popen[str]:
 @contract("S9.5", "S10.1", partly=True)
 @pytest.mark.parametrize(
     ("kind", "steps"),
-    [("descriptors", range(1, 34)), ("memory", [1, 5, 50, 150, 250, 300, 320, 350, 400, 600])],
-    ids=["descriptors", "memory"],
+    [
+        ("descriptors", range(1, 34, 4)),
+        ("memory", [1, 150, 300, 350, 400, 600]),
+        pytest.param("descriptors", range(1, 34), marks=pytest.mark.stress),
+        pytest.param("memory", range(1, 600, 25), marks=pytest.mark.stress),
+    ],
+    ids=["descriptors", "memory", "all-descriptors", "more-memory"],
 )
 def test_a_start_with_too_little_says_so_and_leaves_nothing(kind: str, steps: Any) -> None:
     said = set()

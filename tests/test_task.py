@@ -401,6 +401,8 @@ def test_a_failure_in_a_stream(me: pa.Pid, jobs: pa.Pid) -> None:
 # What processes of one worker find in this module is one and the same.
 OPEN: list[Any] = []
 
+tasks: Any = task_supervisor
+
 
 def first_or_park(item: tuple[pa.Pid, int]) -> int:
     asker, number = item
@@ -511,11 +513,11 @@ class Halting:
 
 
 def iterate_to_the_first_go(asker: pa.Pid, jobs: pa.Pid) -> None:
-    vars(task_supervisor)["api"] = Halting(pa.self_(), asker)
+    tasks.api = Halting(pa.self_(), asker)
     try:
         list(pa.TaskSupervisor.async_stream_nolink(jobs, first_or_park, [(asker, 1)]))
     finally:
-        vars(task_supervisor)["api"] = api
+        tasks.api = api
 
 
 @contract("S8.5", partly=True)
