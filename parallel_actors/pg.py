@@ -1,9 +1,8 @@
 """pg: groups of processes, found by the group's name (OTP's `pg`).
 
-    join(group, pid)   -> a call to the scope process of the worker that the pid was born on; it monitors the pid, and
-    tells its peers get_members(group) -> all scope processes at once; each tells of those it looks after, and knows who
-    of them lives monitor(group)     -> the scope process of the caller's worker, which hears of all changes from its
-    peers
+    join(group, pid)    -> a call to the scope process of the pid's first worker: it monitors the pid, tells its peers
+    get_members(group)  -> all scope processes at once; each tells of those it looks after, and knows who of them lives
+    monitor(group)      -> the scope process of the caller's worker, which hears of all changes from its peers
 
 A scope has a process on each worker that has members, `$pg/<scope>/<worker>`, started when it is first needed: OTP has
 one on each node. A worker that dies takes along just the members that lived there; the other scope processes tell

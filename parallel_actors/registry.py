@@ -1,10 +1,10 @@
 """Registry: processes by keys of any kind, with values (Elixir's `Registry`).
 
-    Registry "players"        -> a supervisor of the partitions "players/0", "players/1", ...; it has the meta data
-    register(name, key)       -> a call to the partition of the key, which links itself to the caller and notes (key,
-    pid, value) a registered process ends -> its Exit comes to the partition, which forgets its keys
-    lookup, dispatch, match   -> a call to the partition; then the caller asks which of the processes live
-    (`api.living`) via(name, key)            -> a name: `Registry.whereis_name` is asked at each use
+    Registry "players"         -> a supervisor of the partitions "players/0", "players/1", ...; it has the meta data
+    register(name, key)        -> a call to the key's partition, which links itself to the caller and notes the entry
+    a registered process ends  -> its Exit comes to the partition, which forgets its keys
+    lookup, dispatch, match    -> a call to the partition; then the caller asks who lives (`api.living`)
+    via(name, key)             -> a name: `Registry.whereis_name` is asked at each use
 
 User code (functions for `dispatch` and `update_value`, patterns) runs in the caller, never in a partition: nobody can
 stop one. A partition that dies takes the processes that are registered there along, by its links, and begins empty: so

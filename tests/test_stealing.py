@@ -158,19 +158,24 @@ def sit_as_item(item: tuple[pa.Pid, str, int]) -> int:
 
 @contract("S8.5", "S9.7", partly=True)
 def test_items_of_a_stream_are_taken(node: pa.ActorSystem, tmp_path: Path) -> None:
-    # Each holds its worker: without thieves the second would never begin.
+    # Each holds its worker: without thieves the second would not begin. But on a busy machine a tick may come before an
+    # item sits, and its worker goes on with the next one: then it isn't told whether a thief was at hand.
     fifo = tmp_path / "items"
     os.mkfifo(fifo)
-    fd = os.open(fifo, os.O_RDWR)
     owner = puppet(0)
-    result = pa.options(worker=1).spawn_monitor(tell, pa.self_(), owner, str(fifo))
-    found = ran(WORKERS)
-    assert sorted(worker for _, worker, _ in found) == list(range(WORKERS))
-    os.write(fd, b"x" * WORKERS)
-    os.close(fd)
-    values = get()
-    assert [getattr(value, "value", value) for value in values] == [n * n for n in range(WORKERS)]
-    assert Puppet.reason_of(result[1]) == "normal"
+    for _ in range(20):
+        fd = os.open(fifo, os.O_RDWR)
+        result = pa.options(worker=1).spawn_monitor(tell, pa.self_(), owner, str(fifo))
+        workers = {worker for _, worker, _ in ran(2)}
+        os.write(fd, b"x" * WORKERS)
+        ran(WORKERS - 2)
+        values = get()
+        os.close(fd)
+        assert [getattr(value, "value", value) for value in values] == [n * n for n in range(WORKERS)]
+        assert Puppet.reason_of(result[1]) == "normal"
+        if len(workers) == 2:
+            return
+    pytest.fail("no item was taken in 20 streams")
 
 
 def tell(test: pa.Pid, owner: Puppet, fifo: str) -> None:
