@@ -643,15 +643,18 @@ def test_the_end_of_a_system_frees_who_waits_for_room(no_leaks: None, how: str) 
         receiver = pa.options(worker=1).spawn(park)
         for worker in (0, 1):
             pa.options(worker=worker).spawn(flood_for_ever, puppet(1 - worker).pid)
-        os.kill(system.worker_pids[1], signal.SIGSTOP)
+        stopped = psutil.Process(system.worker_pids[1])
+        stopped.suspend()
         thread = threading.Thread(target=flood, args=(receiver,), daemon=True)
         thread.start()
         assert started.wait(WAIT)
         if how == "stop":
-            os.kill(system.worker_pids[1], signal.SIGCONT)
+            stopped.resume()
         else:
             os.kill(system.root_pid, signal.SIGKILL)
             thread.join(WAIT)
             assert len(ends) == 1
+            stopped.resume()  # so far it could not see that its root is dead
+            eventually(lambda: not stopped.is_running(), "the worker has ended")
     thread.join(WAIT)
     assert len(ends) == 1
