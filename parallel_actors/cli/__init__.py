@@ -27,12 +27,20 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
     `args` replaces `sys.argv[1:]`. It ends in SystemExit in every case.
     """
+    if args is None:  # this OS process is the command, and ends with it
+        _command(sys.argv[1:])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        _command(args)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _command(args: Sequence[str]) -> NoReturn:
     from parallel_actors.cli.plain import run_plainly
 
-    code = run_plainly(sys.argv[1:] if args is None else args)
+    code = run_plainly(args)
     if code is not None:
-        if args is None:  # this OS process is the command: it has its exit code, which no Ctrl-C changes any more
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.exit(code)
     from parallel_actors.cli.app import app
 

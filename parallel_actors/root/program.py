@@ -70,6 +70,8 @@ class _Program:
         try:
             self.root.run(self.ready, self.failed)
         finally:
+            # The exit code stands: no Ctrl-C changes it any more, wherever it comes until this OS process has ended.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             signal.set_wakeup_fd(wakeup)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -152,7 +154,7 @@ def _main(target: Target, args: list[str], env: tuple[str, ...]) -> Any:
 def run_program(
     target: Target, args: list[str], options: Options, *, env: tuple[str, ...] = (), reload: bool = False
 ) -> int:
-    """Run `target` on a node of its own, with this process as its root; returns the exit code.
+    """Run `target` on a node of its own, with this process as its root; returns the exit code, with SIGINT blocked.
 
     Args:
         target: what to run, checked by `parallel_actors.cli.target.parse_target`.
