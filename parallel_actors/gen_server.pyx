@@ -802,13 +802,16 @@ cdef object kind_of(callbacks):
 cdef object as_now(Scheduler s, state):
     """The state of a server as its new code has it: instances of classes that were loaded anew are such of the new ones.
 
-    One that can't be pickled stays as it is.
+    One that can't be pickled stays as it is, and the log says so.
     """
     if not code_loaded:
         return state
     try:
         return decode_bytes(s.codec, encode_bytes(s.codec, state))
-    except Exception:
+    except Exception as error:
+        _LOG.warning(
+            "the state of %s keeps the classes that it was made of, the old ones: it can't be pickled: %s: %s",
+            api.self_(), type(error).__name__, error)
         return state
 
 

@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -324,6 +325,20 @@ def test_a_pool_of_threads_outlives_systems(no_leaks: None) -> None:
             with pytest.raises(pa.NotRunning):
                 pool.submit(pa.self_).result(WAIT)
         assert len(pids) == 3
+
+
+@contract("S1.13")
+@pytest.mark.parametrize("how", ["monitor", "alias"])
+def test_a_thread_between_a_request_and_its_answer_is_told_that_the_system_has_ended(how: str, no_leaks: None) -> None:
+    """It became a guest of the other system and waited there: remove_worker() hung while its system stopped."""
+    with ThreadPoolExecutor(1) as pool, pa.ActorSystem(workers=1):
+        with pa.ActorSystem(workers=1):
+            pid = pa.spawn(echo)
+            promise = pa.alias if how == "alias" else partial(pa.monitor, pid)
+            ref = pool.submit(promise).result(WAIT)
+        with pytest.raises(pa.NotRunning):
+            pool.submit(pa.receive, (ref, pa.ANY), pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT).result(2 * WAIT)
+        assert pool.submit(pa.self_).result(WAIT) in pa.processes()
 
 
 @contract("S9.5", partly=True)

@@ -592,7 +592,8 @@ def test_links_and_monitors_made_before_it_began(node: pa.ActorSystem, tmp_path:
             hand.tell(pa.monitor, pid)
     ran(6)
     for number, (pid, ref) in enumerate(owner.spawned):
-        assert set(Puppet(pid).do(links_of)) == {owner.puppet.pid, hand.pid}
+        one = Puppet(pid)
+        eventually(lambda: set(one.do(links_of)) == {owner.puppet.pid, hand.pid}, "both are linked to it")  # noqa: B023
         Puppet(pid).end(number)
         got = owner.puppet.do(take, 2)
         assert pa.Exit(pid, number) in got

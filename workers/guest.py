@@ -130,11 +130,15 @@ class GuestThreads:
     def adopt(self) -> None:
         """Make the calling thread a guest (the engine calls this at a thread's first use of the API).
 
-        Also where it was a guest of a system that has ended, as the threads of a pool are that outlives systems.
+        Also where it was a guest of a system that has ended, as the threads of a pool are that outlives systems. But in
+        the middle of something, between a request and the wait for its answer, it is told: in the new system it would
+        wait without end.
         """
         former = current_scheduler()
-        if former is not None and (not _drop(former) or former.segment is self._segment):
-            raise NotRunning(former.lost)
+        if former is not None:
+            told = former.awaits
+            if not _drop(former) or former.segment is self._segment or told:
+                raise NotRunning(former.lost)
         with self._lock:
             if self._ended is not None:
                 raise NotRunning(self._ended)

@@ -854,6 +854,12 @@ cdef class Scheduler:
         self.lost = reason
 
     @property
+    def awaits(self):
+        """Guest: whether its process has an alias or watches somebody, so that something it was promised is still to come."""
+        cdef Process p = self.current
+        return p is not None and p.extra is not None and bool(p.extra.aliases or p.extra.monitors)
+
+    @property
     def root_pid(self):
         """The root's own process."""
         return new_pid(self.root_hi, self.root_lo)
