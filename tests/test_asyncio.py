@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -889,6 +889,83 @@ def test_tasks_of_a_server_run_between_its_messages(quiet: None) -> None:
     server.begin()
     eventually(lambda: server.seen()[0] == 90, "its task has done its work")
     assert server.seen() == (90, [])
+
+
+class Sleeper(pa.Actor):
+    """Asked for a timer and nothing else."""
+
+    @pa.call
+    async def later(self, to: pa.Pid) -> None:
+        asyncio.get_running_loop().call_later(0.01, pa.send, to, "later")
+
+
+@contract("S1.6", partly=True)
+def test_a_timer_that_a_callback_starts_and_does_not_wait_for(quiet: None) -> None:
+    """Nobody asked the loop for its timers, as long as nothing else was to be done for it."""
+    actor = pa.start(Sleeper)
+    actor.later(pa.self_())
+    assert pa.receive(timeout=WAIT) == "later"
+    pa.stop(actor)
+
+
+class Nap:
+    """While a process falls asleep, and asks its first timer when that is due, `event` happens, and a tick sees it."""
+
+    def __init__(self, event: Callable[[], object]) -> None:
+        self.event = event
+        self.when = asyncio.TimerHandle.when
+
+    def __enter__(self) -> None:
+        def when(handle: asyncio.TimerHandle) -> float:
+            asyncio.TimerHandle.when = self.when  # type: ignore[method-assign]
+            self.event()
+            until = time.thread_time() + 0.05
+            while time.thread_time() < until:
+                pass
+            return handle.when()
+
+        asyncio.TimerHandle.when = when  # type: ignore[method-assign]
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.TimerHandle.when = self.when  # type: ignore[method-assign]
+
+
+async def reads_in_its_nap() -> str:
+    ready = asyncio.Event()
+    reader, writer = os.pipe()
+    asyncio.get_running_loop().add_reader(reader, ready.set)
+    with Nap(lambda: os.write(writer, b"x")):
+        async with asyncio.timeout(WAIT):
+            await ready.wait()
+    asyncio.get_running_loop().remove_reader(reader)
+    os.close(reader)
+    os.close(writer)
+    return "woken"
+
+
+async def has_mail_in_its_nap() -> str:
+    me = pa.self_()
+    with Nap(lambda: pa.send(me, "woken")):
+        async with asyncio.timeout(WAIT):
+            return str(await asyncio.ensure_future(pa.areceive()))
+
+
+@contract("S1.6", "S2.1", partly=True)
+@pytest.mark.parametrize("nap", [reads_in_its_nap, has_mail_in_its_nap])
+@pytest.mark.parametrize("how", ["async", "plain"])
+def test_what_comes_while_a_process_falls_asleep_wakes_it(
+    quiet: None, how: str, nap: Callable[[], Coroutine[Any, Any, str]]
+) -> None:
+    """The crawler's connections slept on until some timer, now and then: 15 s, or 30."""
+    assert run(nap if how == "async" else in_plain_code, *([] if how == "async" else [nap])) == "woken"
+
+
+async def in_plain_code(nap: Callable[[], Coroutine[Any, Any, str]]) -> str:
+    def plain(to: pa.Pid) -> None:
+        pa.send(to, ("plain", pa.await_(nap())))
+
+    pa.spawn_link(plain, pa.self_())
+    return str((await pa.areceive(("plain", pa.ANY)))[1])
 
 
 @contract("S9.7", partly=True)

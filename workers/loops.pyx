@@ -539,7 +539,10 @@ cdef class Own(Tasks):
         return MAIL if self.waiting or self.step is not None and self.main_wait == MAIL else TASKS
 
     cdef int prepare(self) except -1:
-        """The process is about to wait: it is told of what its loop waits for."""
+        """The process is about to wait: it is told of what its loop waits for.
+
+        This runs Python code, in which a tick may take in mail and what is ready: look for it (`ready_now`) after this.
+        """
         cdef Scheduler s = self.process.scheduler
         cdef int64_t due
         if not self.started:
@@ -603,12 +606,13 @@ cdef class Own(Tasks):
                 raise error
             return True
         self.release()
+        if not self.ready_now():
+            self.prepare()
         if self.ready_now():
             p.state = IDLE
             p.scheduler.enqueue(p)
             return False
         p.flags &= ~(HOG | WAITS_LOCK | LATE)
-        self.prepare()
         p.wait = <uint8_t>self.wait_kind()
         p.state = BLOCKED
         self.at_rest = True
@@ -723,10 +727,11 @@ cdef class Own(Tasks):
         if p.pending is not None:
             s.check(p)
         self.release()
+        if not self.ready_now():
+            self.prepare()
         if self.ready_now():
             s.reductions = 0
             return s.spend(p)
-        self.prepare()
         self.at_rest = True
         try:
             s.block(p, self.wait_kind())
@@ -767,20 +772,21 @@ cdef class Own(Tasks):
         """What the tasks of a callback process have to do between two messages."""
         cdef Process p = self.process
         cdef int kind = p.kind
-        if not self.started or not self.ready_now():
+        if not self.started:
             return 0
-        p.kind = ASYNC
-        self.begin_turn()
-        try:
-            self.rounds()
-        finally:
-            _set_running_loop(None)
-            p.kind = <uint8_t>kind
-        self.release()
+        if self.ready_now():
+            p.kind = ASYNC
+            self.begin_turn()
+            try:
+                self.rounds()
+            finally:
+                _set_running_loop(None)
+                p.kind = <uint8_t>kind
+            self.release()
+        if not self.ready_now():
+            self.prepare()
         if self.ready_now():
             self.woken = True
-        else:
-            self.prepare()
         return 0
 
     # -- awaits of tasks other than the body's
