@@ -87,7 +87,7 @@ class Site(pa.Actor):
             self.failed_once.add(number)
             raise web.HTTPServiceUnavailable
         if f"/page/{number}" == MALFORMED:
-            return web.Response(text="<!DOCTYPE html><![nonsense[", content_type="text/html")
+            return web.Response(text="no page at all")
         links = "".join(f'<a href="{link}">more</a>\n' for link in links_of(number, self.pages))
         text = f"<html><title>{number}</title>{links}<p>{' '.join(words_of(number))}</p></html>"
         return web.Response(text=text, content_type="text/html")
@@ -222,6 +222,8 @@ class Reader(HTMLParser):
 
 def read(page: str) -> tuple[list[str], Counter[str]]:
     """Runs as a task: this is what keeps the cores busy."""
+    if "<html" not in page:
+        raise ValueError(f"expected a page of HTML, got {page[:20]!r}")
     reader = Reader()
     reader.feed(page)
     reader.close()

@@ -908,6 +908,9 @@ def test_a_timer_that_a_callback_starts_and_does_not_wait_for(quiet: None) -> No
     pa.stop(actor)
 
 
+TIMER: Any = asyncio.TimerHandle
+
+
 class Nap:
     """While a process falls asleep, and asks its first timer when that is due, `event` happens, and a tick sees it."""
 
@@ -917,17 +920,17 @@ class Nap:
 
     def __enter__(self) -> None:
         def when(handle: asyncio.TimerHandle) -> float:
-            asyncio.TimerHandle.when = self.when  # type: ignore[method-assign]
+            TIMER.when = self.when
             self.event()
             until = time.thread_time() + 0.05
             while time.thread_time() < until:
                 pass
             return handle.when()
 
-        asyncio.TimerHandle.when = when  # type: ignore[method-assign]
+        TIMER.when = when
 
     def __exit__(self, *_: object) -> None:
-        asyncio.TimerHandle.when = self.when  # type: ignore[method-assign]
+        TIMER.when = self.when
 
 
 async def reads_in_its_nap() -> str:

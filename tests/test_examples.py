@@ -624,3 +624,22 @@ def test_modules_in_the_current_directory_are_not_imported(tmp_path: Path) -> No
         check=False,
     )
     assert (0, "you said: hi\nit ended: normal\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_crawler_finds_every_page_and_loses_the_one_that_cannot_be_read(tmp_path: Path) -> None:
+    options = ("--log-level", "CRITICAL")
+    done = run(tmp_path, "crawler.py", "--pages", "300", "--connections", "8", options=options)
+    assert (done.returncode, done.stderr) == (0, "")
+    missing, unreadable, pages, _ = done.stdout.splitlines()
+    assert missing == "/missing: status 404"
+    assert unreadable == "/page/5: can't be read: expected a page of HTML, got 'no page at all'"
+    found = re.fullmatch(r"(\d+) pages in .* s, .* a second; at most 8 under way and \d+ addresses waiting", pages)
+    assert found is not None
+    assert 290 < int(found[1]) < 300  # it has compared their words with the site's
+
+
+@pytest.mark.parametrize("wrong", [("--pages", "0"), ("--connections", "0"), ("--delay", "-1")])
+def test_crawler_says_what_it_expects(tmp_path: Path, wrong: tuple[str, str]) -> None:
+    done = run(tmp_path, "crawler.py", *wrong)
+    assert done.returncode == 2
+    assert "expected at least one page, one connection and no negative delay" in done.stderr
