@@ -134,6 +134,7 @@ cdef extern from *:
     """
     size_t pa_int_size(PyObject* i)
     int pa_int_bytes(PyObject* i, unsigned char* to, size_t n) except -1
+    object _PyLong_FromByteArray(const unsigned char* at, size_t n, int little_endian, int is_signed)
     int _PySet_NextEntry(PyObject* s, Py_ssize_t* pos, PyObject** key, Py_hash_t* hash)
     uint64_t pa_dict_version(object d)
     int pa_str_ready(PyObject* s) except -1
@@ -662,7 +663,7 @@ cdef object take(Cursor* c, int depth):
         return made
     if tag == T_INT:
         n = take_length(c, 1)
-        made = int.from_bytes(PyBytes_FromStringAndSize(<char*>c.at, <Py_ssize_t>n), "little", signed=True)
+        made = _PyLong_FromByteArray(c.at, n, 1, 1)
         c.at += n
         return made
     if tag == T_SET or tag == T_FROZENSET:
