@@ -654,7 +654,8 @@ def test_the_end_of_a_system_frees_who_waits_for_room(no_leaks: None, how: str) 
             os.kill(system.root_pid, signal.SIGKILL)
             thread.join(WAIT)
             assert len(ends) == 1
-            stopped.resume()  # so far it could not see that its root is dead
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stopped.resume()  # so far it could not see that its root is dead
             eventually(lambda: not stopped.is_running(), "the worker has ended")
     thread.join(WAIT)
     assert len(ends) == 1
