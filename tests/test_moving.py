@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -842,6 +843,53 @@ class Receiver(pa.GenServer):
 
     def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
         return pa.Reply(state, state)
+
+
+class Watcher(Receiver):
+    """Watches the first that it hears of."""
+
+    def handle_cast(self, request: Any, state: Any) -> Any:
+        pa.monitor(request)
+        return pa.NoReply(state)
+
+    def handle_info(self, message: Any, state: Any) -> Any:
+        return super().handle_info((message.pid, "down") if isinstance(message, pa.Down) else message, state)
+
+
+@contract("S2.1", "S2.4", "S9.7", partly=True)
+@pytest.mark.parametrize("path", [(2, 1), (1, 2, 1), (2, 1, 2, 1)])
+@pytest.mark.parametrize("end", ["lives", "ends"])
+def test_what_was_sent_from_elsewhere_before_is_read_first(no_leaks: None, path: tuple[int, ...], end: str) -> None:
+    """The receiver's worker sits while a sender talks, moves, talks, and perhaps ends; then it has ring 1 before 2.
+
+    The messages come in order all the same, and the Down last. (The fences of messages, and those of deaths.)
+    """
+    with pa.ActorSystem(workers=3) as system:
+        receiver: Any = pa.options(worker=0).start(Watcher)
+        sender: Any = pa.options(worker=path[0]).start(Sender, receiver)
+        for worker in path:
+            to(sender, worker)
+        for worker in reversed(path):  # everybody has met everybody
+            to(sender, worker)
+            pa.send(sender, 1)
+        pa.cast(receiver, sender)
+        numbers = len(path)
+        eventually(lambda: len(pa.call(receiver, "got").get(sender, [])) == numbers, "it is there")
+        sits = psutil.Process(system.worker_pids[0])
+        sits.suspend()
+        try:
+            for worker in path:
+                to(sender, worker)
+                pa.send(sender, 1)
+                numbers += 1
+                eventually(lambda: pa.sys_.get_state(sender)[1] == numbers, "it has sent them")  # noqa: B023
+            if end == "ends":
+                pa.stop(sender)
+        finally:
+            sits.resume()
+        expected = [*range(numbers), *(["down"] if end == "ends" else [])]
+        eventually(lambda: len(pa.call(receiver, "got")[sender]) == len(expected), "all has come")
+        assert pa.call(receiver, "got")[sender] == expected
 
 
 # Who sends how many, or who moves where: the receiver is 0, the senders 1 to 4; GUEST is the test itself.
