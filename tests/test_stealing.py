@@ -25,6 +25,7 @@ import pytest
 import parallel_actors as pa
 from contract import contract
 from leaks import eventually
+from parallel_actors.gen_server import boot
 from parallel_actors.workers.preempt import TICK_SIGNAL
 from parallel_actors.workers.scheduler import current_scheduler
 from puppets import GUEST, WAIT, Puppet, get, mail, obey, place, puppet, take
@@ -632,3 +633,62 @@ def test_a_kill_under_way_while_its_home_sits(node: pa.ActorSystem, tmp_path: Pa
         pa.exit(pid, "kill")
     assert Puppet.reason_of(watch) == "killed"
     assert not pa.is_alive(pid)
+
+
+# --- what was taken, and moves ----------------------------------------------------------------------------------------
+
+
+class Server(pa.GenServer):
+    """Counts its calls."""
+
+    def init(self, test: pa.Pid) -> Any:
+        here(test)
+        return pa.Ok(0)
+
+    def handle_call(self, request: Any, from_: Any, state: Any) -> Any:
+        return pa.Reply((state, pa.worker_index()), state + 1)
+
+
+def start_unheard(test: pa.Pid) -> pa.Pid:
+    """Start a server as `pa.start` does, without the wait."""
+    return pa.spawn(boot, Server, (test,), {}, pa.make_ref())
+
+
+@contract("S9.7", partly=True)
+def test_a_server_that_was_taken_moves(node: pa.ActorSystem, tmp_path: Path) -> None:
+    """Its home took it for what it was when it was spawned, a function, and refused."""
+    with Owner(tmp_path, start_unheard, pa.self_()) as owner:
+        ((_, host, taken),) = ran(1)
+        assert host != 0
+    assert taken == owner.spawned
+    for number, worker in enumerate((3 - host, host, 0, host)):
+        pa.migrate(taken, worker)
+        assert pa.call(taken, "who") == (number, worker)
+
+
+@contract("S9.7", partly=True)
+def test_a_function_that_was_taken_stays(node: pa.ActorSystem, tmp_path: Path) -> None:
+    with Owner(tmp_path, pa.spawn, obey_from, pa.self_()) as owner:
+        ((_, host, pid),) = ran(1)
+        assert host != 0
+    taken = Puppet(pid)
+    for worker in (0, 3 - host):
+        with pytest.raises(ValueError, match="one whose body is a function holds a stack"):
+            pa.migrate(pid, worker)
+    assert taken.do(pa.worker_index) == host
+    assert pid == owner.spawned
+
+
+def obey_from(test: pa.Pid) -> None:
+    here(test)
+    obey()
+
+
+@contract("S9.7", partly=True)
+def test_a_worker_leaves_that_has_taken_a_server(no_leaks: None, tmp_path: Path) -> None:
+    """It waited for the server without end: an application's master, now and then."""
+    with pa.ActorSystem(workers=2):
+        with Owner(tmp_path, start_unheard, pa.self_()) as owner:
+            assert [1] == [host for _, host, _ in ran(1)]
+        pa.remove_worker(1, timeout=WAIT)
+        assert pa.call(owner.spawned, "who") == (0, 0)

@@ -4652,6 +4652,7 @@ cdef class Scheduler:
         cdef Pid other
         cdef Link link
         cdef Ref ref
+        cdef Move move
         cdef uint64_t since
         cdef int kind = r.kind
         memcpy(&head, r.body, 48 if r.size >= 48 else r.size)
@@ -4670,6 +4671,8 @@ cdef class Scheduler:
             if p is None:
                 return 0            # it has ended, and said so
             if kind == RECALL:
+                if p.kind != CALLBACK:
+                    return self.tell_home(p, STAYS, 0, 0, 0, self.codec.encode(HAS_STACK))
                 p.flags |= MOVING
                 self.due_moves.append(p)
             elif kind == DROP:
@@ -4741,6 +4744,13 @@ cdef class Scheduler:
                 self.put(e, p.extra.place.incarnation, PAUSED, 0, &head.a, 8, None, False)
         elif kind == STAYS:
             error = self.error_in(r)
+            if type(error) is str and error == HAS_STACK:
+                move = <Move>self.moves.pop(head.a, None)
+                if move is not None:
+                    p.flags &= ~MOVING
+                    for asker in move.askers:
+                        self.answer_to(asker[0], asker[1], (False, holds_a_stack(p.pid)))
+                return 0
             self.release_held(p)
             if type(error) is str and error == AGAIN:
                 if head.a in self.moves:
@@ -5150,9 +5160,8 @@ cdef class Scheduler:
             return self.answer_to(hi, lo, (True, True))
         if p.flags & LIMITED:
             return self.answer_to(hi, lo, (False, ValueError(f"expected a process whose mailbox has no limit to move, got {p.pid}")))
-        if p.kind != CALLBACK or p.flags & SYSTEM:
-            return self.answer_to(hi, lo, (False, ValueError(
-                f"expected a GenServer, a typed actor or another callback process to move, got {p.pid}: one whose body is a function holds a stack, which can't move")))
+        if p.kind != CALLBACK and not p.flags & AWAY or p.flags & SYSTEM:     # what it has become elsewhere is its host's to know
+            return self.answer_to(hi, lo, (False, holds_a_stack(p.pid)))
         move = <Move>self.moves.get(p.pid.lo)
         if target != <int>self.endpoint and self.segment.is_leaving(target):
             return self.answer_to(hi, lo, (False, ValueError(f"expected a worker that stays, got {target}, which is leaving")))
@@ -6125,7 +6134,13 @@ cdef void last_words():
 
 
 cdef str AGAIN = "again"            # instead of an error: the host could not pack it just now
+cdef str HAS_STACK = "has a stack"  # it is no callback process, or none yet
 cdef tuple FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
+
+
+cdef object holds_a_stack(Pid pid):
+    return ValueError(
+        f"expected a GenServer, a typed actor or another callback process to move, got {pid}: one whose body is a function holds a stack, which can't move")
 
 
 cdef int forget_endpoint(Extra extra, uint32_t e, uint32_t inc) except -1:
