@@ -140,7 +140,7 @@ def row(key: str, item: Item) -> Html:
         '<button data-click="delete" data-value="{}">delete</button></li>',
         "done" if item.done else "open",
         key,
-        "again" if item.done else "done",
+        "reopen" if item.done else "finish",
         item.text,
         key,
     )
