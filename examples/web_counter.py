@@ -130,6 +130,7 @@ async def serve(port: int) -> None:
     # The system runs already (lifespan="off"), and what is logged goes where all reports go (log_config=None).
     config = uvicorn.Config(app, lifespan="off", log_config=None, log_level="warning", timeout_graceful_shutdown=3)
     with socket.create_server((HOST, port), reuse_port=True, backlog=config.backlog) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for sockets it makes itself
         server = Server(config)
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]))
