@@ -1,7 +1,7 @@
 """A page that lives on the server, as with Phoenix LiveView: a to-do list that all who look at it share.
 
-    parallel-actors run examples/live_page.py:App --port 8000
-    parallel-actors run examples/live_page.py:App --port 8000 --state todo.db
+    parallel-actors run examples/live_page.py:App
+    parallel-actors run --env port=8001 --env state=todo.db examples/live_page.py:App
 
 Open http://localhost:8000/ in two windows. There is no code for the browser but a small script that is the same for
 every page: it sends what is clicked and typed, and puts in place what comes back.
@@ -14,17 +14,17 @@ every page: it sends what is clicked and typed, and puts in place what comes bac
 
 A view that crashes takes nobody along: its page connects again and gets a new view, with the list as it is, and what
 was private (the filter, the preview) as at first. Press "crash" to see it. The board is saved at each change, and comes
-back with what it had; with `--state` also in the next run.
+back with what it had; with `state=FILE` also in the next run.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import hashlib
 import html
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -362,13 +362,13 @@ async def first_page(connection: ServerConnection, request: Request) -> Response
     return response
 
 
-async def talk(socket: ServerConnection) -> None:
+async def talk(browser: ServerConnection) -> None:
     """One visitor: events to the view, changes to the browser."""
     view = pa.options(worker=pa.worker_index()).start(View, pa.self_())
     try:
         async with asyncio.TaskGroup() as group:
-            sender = group.create_task(send_changes(socket, view))
-            async for text in socket:
+            sender = group.create_task(send_changes(browser, view))
+            async for text in browser:
                 match json.loads(text):
                     case [str(name), str(value)]:
                         await view.event.aio(name, value)
@@ -378,23 +378,23 @@ async def talk(socket: ServerConnection) -> None:
     except* ConnectionClosed:
         pass  # the visitor has gone, or the network
     except* pa.ActorError:
-        await socket.close(1011, "the view has crashed")  # the script connects again
+        await browser.close(1011, "the view has crashed")  # the script connects again
     except* ValueError:
-        await socket.close(1008, "expected [event, value]")
+        await browser.close(1008, "expected [event, value]")
     finally:
         pa.exit(view.__pid__, "shutdown")
 
 
-async def send_changes(socket: ServerConnection, view: View) -> None:
+async def send_changes(browser: ServerConnection, view: View) -> None:
     while True:
-        await socket.send(await view.changes.options(timeout=None).aio())
+        await browser.send(await view.changes.options(timeout=None).aio())
 
 
 async def server(port: int, origins: list[str]) -> None:
     """One server. Told to stop, it says goodbye to its visitors."""
     pa.trap_exit()
     # Pages of other sites may open a WebSocket to here, too: the browser says where they are from.
-    allowed = [Origin(origin) for origin in origins]
+    allowed = [Origin(origin) for origin in origins if origin]
     async with serve(talk, HOST, port, reuse_port=True, process_request=first_page, origins=allowed, max_size=4096):
         print(f"http://{HOST}:{port}/: worker {pa.worker_index()} serves")
         told = await pa.areceive(pa.Exit)
@@ -404,29 +404,21 @@ async def server(port: int, origins: list[str]) -> None:
 class State(pa.Supervisor):
     """The board, and what outlives it."""
 
-    def init(self, path: str | None) -> object:
+    def init(self, path: str) -> object:
         store = pa.SQLiteStore(path) if path else pa.MemoryStore()
         children = [pa.child(pa.Checkpoints, store, name="saved"), pa.child(Board, name="board")]
-        return self.supervise(children, strategy="rest_for_one", max_restarts=100)
-
-
-class Servers(pa.Supervisor):
-    """One on each worker, all on one port: the kernel deals the connections out."""
-
-    def init(self, port: int, origins: list[str]) -> object:
-        children = [pa.child(server, port, origins, id=worker, worker=worker) for worker in pa.worker_indices()]
-        return self.supervise(children, max_restarts=100)
+        return self.supervise(children, strategy="rest_for_one")
 
 
 class App(pa.Application):
+    # state: the file to keep the list in; origin: where else the page is served from, such as https://todo.example
+    env = {"port": 8000, "state": "", "origin": ""}  # noqa: RUF012 (declared by the base class)
+
     def start(self, args: list[str]) -> pa.Pid:
-        parser = argparse.ArgumentParser(prog="live_page.py", description="A to-do list for all who look at it.")
-        parser.add_argument("--port", type=int, default=8000, help="where to listen (default 8000)")
-        parser.add_argument(
-            "--origin", action="append", default=[], help="where else the page is served from: https://..."
-        )
-        parser.add_argument("--state", metavar="FILE", help="keep the list in this file (default: in memory)")
-        options = parser.parse_args(args)
-        origins = [*options.origin, *(f"http://{host}:{options.port}" for host in (HOST, "localhost"))]
-        children = [pa.child(State, options.state), pa.child(Servers, options.port, origins)]
-        return pa.Supervisor.start_link(children, max_restarts=100)
+        env = pa.application.get_all_env(App)
+        port = env["port"]
+        socket.create_server((HOST, port), reuse_port=True).close()  # if somebody else has it, it is said once
+        origins = [f"http://{HOST}:{port}", f"http://localhost:{port}", env["origin"]]
+        # One server on each worker, all on one port: the kernel deals the connections out.
+        servers = [pa.child(server, port, origins, id=worker, worker=worker) for worker in pa.worker_indices()]
+        return pa.Supervisor.start_link([pa.child(State, env["state"]), *servers], max_restarts=10)

@@ -1,16 +1,16 @@
 """A web server whose handlers call actors: counters with names, for any ASGI server.
 
-    parallel-actors run examples/web_counter.py:App --port 8000
-    python examples/web_counter.py --port 8000
+    parallel-actors run examples/web_counter.py:App
+    parallel-actors run --env port=8001 examples/web_counter.py:App
     uvicorn --app-dir examples web_counter:app
 
     curl -X POST "localhost:8000/apples?by=2"
     curl localhost:8000/apples
 
-Each name is an actor of its own: found by a registry, started when it is first asked for. The first command is a
-program of actors: a server on each worker, all on one port, and the kernel deals the connections out; it outlives the
-death of any worker. The other two are a web server as you have it today, one event loop in one OS process, that awaits
-actors on all cores.
+Each name is an actor of its own: found by a registry, started when it is first asked for. The first two commands
+are a program of actors: a server on each worker, all on one port, and the kernel deals the connections out; it outlives
+the death of any worker. The last one is a web server as you have it today, one event loop in one OS process, that
+awaits actors on all cores.
 
 A counter that would fall below nought crashes: who asked gets a 500, everybody else goes on, and whoever asks next gets
 a new counter, at nought.
@@ -18,7 +18,6 @@ a new counter, at nought.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import socket
@@ -124,14 +123,20 @@ class Server(uvicorn.Server):
         yield
 
 
+def listen(port: int) -> socket.socket:
+    listener = socket.create_server((HOST, port), reuse_port=True, backlog=2048)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for sockets that it makes itself
+    return listener
+
+
 async def serve(port: int) -> None:
     """One server. Told to stop, it takes no more connections, and answers what it has begun."""
     pa.trap_exit()
     # The system runs already (lifespan="off"), and what is logged goes where all reports go (log_config=None).
-    config = uvicorn.Config(app, lifespan="off", log_config=None, log_level="warning", timeout_graceful_shutdown=3)
-    with socket.create_server((HOST, port), reuse_port=True, backlog=config.backlog) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for sockets it makes itself
-        server = Server(config)
+    server = Server(
+        uvicorn.Config(app, lifespan="off", log_config=None, log_level="warning", timeout_graceful_shutdown=3)
+    )
+    with listen(port) as listener:
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]))
             print(f"http://{HOST}:{port}: worker {pa.worker_index()} serves")
@@ -140,24 +145,11 @@ async def serve(port: int) -> None:
     raise pa.ProcessExit(told.reason)
 
 
-class Servers(pa.Supervisor):
-    def init(self, port: int) -> object:
-        children = [pa.child(serve, port, id=worker, worker=worker) for worker in pa.worker_indices()]
-        return self.supervise(children, max_restarts=100)
-
-
 class App(pa.Application):
+    env = {"port": 8000}  # noqa: RUF012 (declared by the base class)
+
     def start(self, args: list[str]) -> pa.Pid:
-        port = port_of(args)
-        return pa.Supervisor.start_link([pa.child(Counters), pa.child(Servers, port)], max_restarts=100)
-
-
-def port_of(args: list[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="web_counter.py", description="Counters with names.")
-    parser.add_argument("--port", type=int, default=8000, help="where to listen (default 8000)")
-    port: int = parser.parse_args(args).port
-    return port
-
-
-if __name__ == "__main__":
-    uvicorn.run(app, host=HOST, port=port_of(None))
+        port = pa.application.get_env(App, "port")
+        listen(port).close()  # if somebody else has it, this is where it is said, once
+        servers = [pa.child(serve, port, id=worker, worker=worker) for worker in pa.worker_indices()]
+        return pa.Supervisor.start_link([pa.child(Counters), *servers], max_restarts=10)

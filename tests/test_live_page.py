@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import http.client
 import importlib
@@ -51,7 +52,8 @@ def live_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def port(live_page: Any, no_leaks: None) -> Iterator[int]:
     """Where it serves, in a system of ours."""
     with reserved_port() as number, pa.ActorSystem(workers=2, log_level="CRITICAL"):
-        pa.application.start(live_page.App, args=["--port", str(number)])
+        pa.application.put_env(live_page.App, "port", number)
+        pa.application.start(live_page.App)
         eventually(lambda: get(number)[0] == 200, "it serves")
         yield number
         pa.application.stop(live_page.App)
@@ -278,9 +280,12 @@ def test_bad_visitors_are_sent_away(port: int) -> None:
 
 def test_a_ctrl_c_says_goodbye_and_the_list_is_kept(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "parallel_actors", "run", "-w", "2", "--log-level", "CRITICAL")
-    example = (str(EXAMPLES / "live_page.py") + ":App", "--state", "todo.db", "--port")
+    example = str(EXAMPLES / "live_page.py") + ":App"
     for run_number in (1, 2):
-        with reserved_port() as port, started(*command, *example, str(port), cwd=tmp_path) as running:
+        with contextlib.ExitStack() as stack:
+            port = stack.enter_context(reserved_port())
+            settings = ("--env", f"port={port}", "--env", "state=todo.db")
+            running = stack.enter_context(started(*command, *settings, example, cwd=tmp_path))
             for worker in (0, 1):
                 running.out.expect(f"worker {worker} serves")
             everybody = running.family()

@@ -17,7 +17,7 @@ import pytest
 
 from leaks import eventually
 from test_death import ended_at_last, gone
-from test_examples import EXAMPLES
+from test_examples import EXAMPLES, run
 from test_root import Running, started
 
 PATIENCE = 30.0
@@ -27,9 +27,10 @@ Answer = tuple[int, str]
 
 
 @contextlib.contextmanager
-def embedded(folder: Path, example: str = EXAMPLE) -> Iterator[tuple[Running, int]]:
+def embedded(folder: Path, example: str = "web_counter", where: Path = EXAMPLES) -> Iterator[tuple[Running, int]]:
     """The web server that is a program of its own."""
-    with started(sys.executable, example, "--port", "0", cwd=folder) as running:
+    command = (sys.executable, "-m", "uvicorn", "--app-dir", str(where), f"{example}:app", "--port", "0")
+    with started(*command, cwd=folder) as running:
         running.err.expect("(Press CTRL+C to quit)")
         found = re.search(r"http://127\.0\.0\.1:(\d+)", running.err.text)
         assert found
@@ -44,7 +45,7 @@ def on_workers(folder: Path) -> Iterator[tuple[Running, int]]:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
         command = (sys.executable, "-m", "parallel_actors", "run", "-w", "2", "--log-level", "CRITICAL")
-        with started(*command, f"{EXAMPLE}:App", "--port", str(port), cwd=folder) as running:
+        with started(*command, "--env", f"port={port}", f"{EXAMPLE}:App", cwd=folder) as running:
             for worker in (0, 1):
                 running.out.expect(f"worker {worker} serves")
             yield running, port
@@ -134,11 +135,10 @@ def serves_without(victim: psutil.Process, running: Running, port: int) -> bool:
 
 def test_any_worker_may_be_killed(tmp_path: Path) -> None:
     with on_workers(tmp_path) as (running, port):
-        for _ in range(2):
-            for victim in workers(running):
-                assert 200 == post(port, "/apples")[0]
-                victim.kill()
-                eventually(functools.partial(serves_without, victim, running, port), "both workers serve again")
+        for victim in workers(running):
+            assert 200 == post(port, "/apples")[0]
+            victim.kill()
+            eventually(functools.partial(serves_without, victim, running, port), "both workers serve again")
         running.ctrl_c()
         assert 130 == running.end()
 
@@ -148,7 +148,7 @@ def test_a_counter_that_is_busy_is_a_503(tmp_path: Path) -> None:
     slow = source.replace(".aio(", ".options(timeout=0.2).aio(")
     slow = slow.replace("        self.count += by\n", "        pa.receive('never')\n")
     (tmp_path / "slow.py").write_text(slow)
-    with embedded(tmp_path, str(tmp_path / "slow.py")) as (_, port):
+    with embedded(tmp_path, "slow", tmp_path) as (_, port):
         for ask_it in (post, get):
             status, text = ask_it(port, "/apples")
             assert 503 == status
@@ -171,3 +171,11 @@ def test_a_ctrl_c_ends_it_in_order(serve: Serve, tmp_path: Path) -> None:
             else:
                 assert "Application shutdown complete." in text
             eventually(lambda: gone(everybody), "nothing is left")
+
+
+def test_a_port_that_is_taken_is_said_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(tmp_path, f"{EXAMPLE}:App", options=("--env", f"port={port}", "--log-level", "CRITICAL"))
+    assert (1, "") == (done.returncode, done.stdout)
+    assert 1 == done.stderr.count("web_counter:App did not start: [Errno 98] Address already in use")
