@@ -14,7 +14,7 @@ every page: it sends what is clicked and typed, and puts in place what comes bac
 
 A view that crashes takes nobody along: its page connects again and gets a new view, with the list as it is, and what
 was private (the filter, the preview) as at first. Press "crash" to see it. The board is saved at each change, and comes
-back with what it had; with `state=FILE` also in the next run.
+back with what it had, as long as the process lives that keeps it; with `state=FILE` whatever dies, and in the next run.
 """
 
 from __future__ import annotations

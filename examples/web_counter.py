@@ -33,6 +33,7 @@ from starlette.routing import Route
 import parallel_actors as pa
 
 HOST = "127.0.0.1"
+MOST = 100_000  # counters
 
 
 # --- the counters -----------------------------------------------------------------------------------------------------
@@ -58,7 +59,10 @@ class Counters(pa.Supervisor):
     """The registry, and a supervisor of the counters that are there."""
 
     def init(self) -> object:
-        children = [pa.child(pa.Registry, keys="unique", name="names"), pa.child(pa.DynamicSupervisor, name="counters")]
+        children = [
+            pa.child(pa.Registry, keys="unique", name="names"),
+            pa.child(pa.DynamicSupervisor, max_children=MOST, name="counters"),
+        ]
         return self.supervise(children, strategy="rest_for_one")
 
 
@@ -66,9 +70,12 @@ def counter(name: str) -> Counter:
     """The counter of this name, which is started if there is none."""
     via = pa.via("names", name)
     if pa.whereis(via) is None:
-        # Temporary: one that has crashed is started when it is next asked for, however often that is.
-        with contextlib.suppress(pa.AlreadyRegistered, pa.ChildError):  # another request was faster
+        try:
+            # Temporary: one that has crashed is started when it is next asked for, however often that is.
             pa.DynamicSupervisor.start_child("counters", pa.child(Counter, name=via, restart="temporary"))
+        except pa.StartError:
+            if pa.whereis(via) is None:  # else a request to another server was faster
+                raise
     return pa.ref(Counter, via)
 
 

@@ -83,15 +83,15 @@ def post(port: int, path: str) -> Answer:
 @both
 def test_increments_from_many_connections_add_up(serve: Serve, tmp_path: Path) -> None:
     with serve(tmp_path) as (_, port):
-        names = [f"/name-{number % 5}" for number in range(500)]
+        names = [f"/name-{number // 10}" for number in range(500)]
         answers = ask(port, *(("POST", name) for name in names))
         assert {200} == {status for status, _ in answers}
-        # Each count from 1 to 100 was told just once, for each name.
-        assert sorted(zip(names, (int(text) for _, text in answers), strict=True)) == [
-            (f"/name-{name}", count) for name in range(5) for count in range(1, 101)
-        ]
-        assert (200, "100") == get(port, "/name-3")
-        assert (200, "0") == get(port, "/name-5")
+        # Each count from 1 to 10 was told just once, for each name.
+        assert sorted(zip(names, (int(text) for _, text in answers), strict=True)) == sorted(
+            (name, count) for name in {*names} for count in range(1, 11)
+        )
+        assert (200, "10") == get(port, "/name-3")
+        assert (200, "0") == get(port, "/name-50")
 
 
 @both
@@ -179,3 +179,13 @@ def test_a_port_that_is_taken_is_said_once(tmp_path: Path) -> None:
         done = run(tmp_path, f"{EXAMPLE}:App", options=("--env", f"port={port}", "--log-level", "CRITICAL"))
     assert (1, "") == (done.returncode, done.stdout)
     assert 1 == done.stderr.count("web_counter:App did not start: [Errno 98] Address already in use")
+
+
+def test_there_are_no_more_counters_than_allowed(tmp_path: Path) -> None:
+    source = Path(EXAMPLE).read_text()
+    (tmp_path / "few.py").write_text(source.replace("MOST = 100_000", "MOST = 2"))
+    with embedded(tmp_path, "few", tmp_path) as (_, port):
+        answers = [post(port, f"/name-{number}") for number in (1, 2, 3)]
+        assert [200, 200, 503] == [status for status, _ in answers]
+        assert answers[2][1].startswith("no answer from the counter: there are 2 children")
+        assert (200, "2") == post(port, "/name-1")
