@@ -334,6 +334,7 @@ class Window:
         self.page.set_default_timeout(1000 * PATIENCE)
         self.page.on("websocket", lambda opened: opened.on("framereceived", self._received))
         self.page.goto(f"http://127.0.0.1:{port}/")
+        self.page.wait_for_selector("main.live")  # before that, what is entered stays where it is
 
     def _received(self, text: str) -> None:
         self.received.append(json.loads(text))
