@@ -11,6 +11,7 @@ import pytest
 
 import parallel_actors as pa
 from leaks import Footprint, eventually
+from parallel_actors.config import usable_cores
 from parallel_actors.workers.segment import Segment
 from puppets import Witness, puppet
 from records import Records, recorded
@@ -20,8 +21,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish() -> None:
-    """Each test's collections leave out what is there before the first: else they take most of the time."""
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means: one more than the cores, for tests mostly wait."""
+    return usable_cores() + 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_collections() -> None:
+    """Each test's collection leaves out what was there before its module: else it takes most of the time."""
     gc.collect()
     gc.freeze()
 
@@ -41,7 +48,6 @@ def no_leaks(own_temporary_folder: None, request: pytest.FixtureRequest) -> Iter
     """Every test ends with the OS processes, threads, descriptors, mappings and files that it began with."""
     if "node" in request.fixturenames:
         request.getfixturevalue("node")  # it outlives the test: count it in
-    gc.collect()
     before = Footprint()
     yield
     gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -26,9 +27,38 @@ def eventually(condition: Callable[[], object], what: str, timeout: float = PATI
         pause.wait(0.005)
 
 
+# OS processes that were seen, and whether they came from this one. What they were started with doesn't change.
+_seen: dict[int, bool] = {}
+
+
 def children() -> set[int]:
-    """Living descendants of this OS process, without zombies that the test itself may still wait for."""
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    """Living OS processes that came from this one: its descendants, and the orphans that they left.
+
+    An orphan is known by its environment, which names the folder for temporary files (conftest.py). Zombies count if
+    this OS process should have waited for them.
+    """
+    listed = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+    for pid in _seen.keys() - listed:
+        del _seen[pid]
+    found = set()
+    for pid in sorted(listed):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if _seen.get(pid) is False:
+                continue
+            state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+            if pid not in _seen:
+                _seen[pid] = int(parent) == os.getpid() or _seen.get(int(parent), False) or _has_our_folder(pid)
+            if _seen[pid] and (state != "Z" or int(parent) == os.getpid()):
+                found.add(pid)
+    return found
+
+
+def _has_our_folder(pid: int) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except PermissionError:
+        return False
+    return f"TMPDIR={tempfile.gettempdir()}".encode() in environment.split(b"\0")
 
 
 def descriptors() -> dict[int, str]:

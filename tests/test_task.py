@@ -341,6 +341,7 @@ def test_a_stream_keeps_the_order_of_its_items(me: pa.Pid, most: int) -> None:
 def test_a_stream_without_order_gives_what_is_ready(me: pa.Pid) -> None:
     found = pa.Task.async_stream(wait_for_word, [me, None, None], max_concurrency=3, ordered=False)
     assert [next(found), next(found)] == [None, None]
+    eventually(lambda: pa.whereis("waiter"), "the first item waits")
     pa.send("waiter", "go on")
     assert next(found) == me
     assert list(found) == []
