@@ -425,6 +425,40 @@ def test_what_is_no_awaitable_of_anybody(node: pa.ActorSystem) -> None:
     assert "nonsense" in run(body)
 
 
+@pytest.mark.parametrize("plainly", [False, True])
+def test_what_comes_in_while_a_process_is_about_to_wait(quiet: None, plainly: bool) -> None:
+    """It asks its loop for its next timer, in Python, where a tick may take in what is ready: that wakes it all the same."""
+
+    async def body() -> bytes:
+        one, other = socket.socketpair()
+        with other:
+            reader, writer = await asyncio.open_connection(sock=one)
+            when = asyncio.TimerHandle.when
+
+            def slowly(handle: asyncio.TimerHandle) -> float:
+                asyncio.TimerHandle.when = when  # type: ignore[method-assign]
+                other.send(b"x")
+                until = time.monotonic() + 0.02  # some ticks
+                while time.monotonic() < until:
+                    pass
+                return when(handle)
+
+            async with asyncio.timeout(WAIT):
+                asyncio.TimerHandle.when = slowly  # type: ignore[method-assign]
+                found = await reader.read(1)
+            writer.close()
+            return found
+
+    def drives(to: pa.Pid) -> None:
+        pa.send(to, pa.await_(body()))
+
+    if plainly:
+        pa.spawn(drives, pa.self_())
+        assert pa.receive(bytes, timeout=WAIT) == b"x"
+    else:
+        assert run(body) == b"x"
+
+
 # --- its end ----------------------------------------------------------------------------------------------------------
 
 LOG: list[str] = []

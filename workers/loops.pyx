@@ -603,12 +603,12 @@ cdef class Own(Tasks):
                 raise error
             return True
         self.release()
+        self.prepare()              # runs Python: a tick may take in what is ready, so look after it
         if self.ready_now():
             p.state = IDLE
             p.scheduler.enqueue(p)
             return False
         p.flags &= ~(HOG | WAITS_LOCK | LATE)
-        self.prepare()
         p.wait = <uint8_t>self.wait_kind()
         p.state = BLOCKED
         self.at_rest = True
@@ -723,10 +723,10 @@ cdef class Own(Tasks):
         if p.pending is not None:
             s.check(p)
         self.release()
+        self.prepare()              # before the look: see `after`
         if self.ready_now():
             s.reductions = 0
             return s.spend(p)
-        self.prepare()
         self.at_rest = True
         try:
             s.block(p, self.wait_kind())
