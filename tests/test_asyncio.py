@@ -427,7 +427,7 @@ def test_what_is_no_awaitable_of_anybody(node: pa.ActorSystem) -> None:
 
 @pytest.mark.parametrize("plainly", [False, True])
 def test_what_comes_in_while_a_process_is_about_to_wait(quiet: None, plainly: bool) -> None:
-    """It asks its loop for its next timer, in Python, where a tick may take in what is ready: that wakes it all the same."""
+    """It asks its loop for its next timer, in Python, where a tick may take in what is ready: that wakes it."""
 
     async def body() -> bytes:
         one, other = socket.socketpair()
