@@ -118,6 +118,8 @@ class Client:
         return await self.drain()
 
     async def drain(self) -> bool:
+        if self.writer.is_closing():
+            raise ConnectionResetError("expected a client, which has gone")
         behind = self.writer.transport.get_write_buffer_size() > 0
         if behind:
             async with asyncio.timeout(self.patience):
