@@ -398,8 +398,8 @@ def reserve(host: str, port: int) -> socket.socket:
 # --- clients, in an OS process of their own ---------------------------------------------------------------------------
 
 ROOM = 20  # clients
-LINE_EVERY = 5.0  # seconds; the one that says much:
-MUCH_EVERY = 0.05
+LINE_EVERY = 10.0  # seconds; the one that says much:
+MUCH_EVERY = 0.1
 MUCH = 3000  # bytes
 GRACE = 60.0  # seconds for what is under way at the end
 SETTLE = 1.0  # for the news of who is there
