@@ -55,7 +55,7 @@ MAX_LINE = 4096  # bytes that a client may say at once
 # What may wait for a client that is slow: in its socket, in its transport, and messages in its mailbox.
 SEND_BUFFER = 2**15
 WRITE_BUFFER = 2**14
-MAILBOX = 128
+MAILBOX = 64
 HANDSHAKE = 10.0  # seconds that a WebSocket client has to ask for one
 RETRY = 0.1  # seconds until an acceptor that has no descriptor left looks again
 NAME = re.compile(r"[\w-]{1,32}")
@@ -400,7 +400,7 @@ def reserve(host: str, port: int) -> socket.socket:
 ROOM = 20  # clients
 LINE_EVERY = 10.0  # seconds; the one that says much:
 MUCH_EVERY = 0.1
-MUCH = 3000  # bytes
+MUCH = 4000  # bytes
 GRACE = 60.0  # seconds for what is under way at the end
 SETTLE = 1.0  # for the news of who is there
 AT_ONCE = 50  # connections that are being made
@@ -568,7 +568,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a client (default 60)")
     parser.add_argument("--clients", type=int, default=0, help="have so many talk, and end (default 0: serve)")
     parser.add_argument("--hogs", action="store_true", help="with an endless loop on each worker")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long they talk (default 10)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long they talk (default 30)")
     parser.add_argument("--url", help="of a server that runs, for its clients alone")
     return parser.parse_args(args)
 

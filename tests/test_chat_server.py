@@ -134,7 +134,7 @@ def enter(client: Client, nick: str, room: str) -> None:
 
 def wait_for(client: Client, text: str) -> None:
     """It hears this at last."""
-    heard = []
+    heard: list[str] = []
     while (line := client.hear()) != text:
         assert line, f"expected {text!r}, and it was disconnected after {heard}"
         heard.append(line)
@@ -195,7 +195,8 @@ def test_clients_of_both_kinds_chat(server: Server) -> None:
 
 
 def test_a_sender_is_heard_in_order(server: Server) -> None:
-    talker, *others = clients = [server.tcp(), server.websocket(), server.tcp(), server.websocket()]
+    clients: list[Client] = [server.tcp(), server.websocket(), server.tcp(), server.websocket()]
+    talker, *others = clients
     for number, client in enumerate(clients):
         enter(client, f"c{number}", "room")
     wait_for(talker, "[room] * c3 is here")
@@ -288,7 +289,8 @@ def test_a_slow_client_slows_nobody(tmp_path: Path) -> None:
         for line in lines:
             talker.say(line.removeprefix("[room] talker: "))
             wait_for(fast, line)  # so `fast` has never more than one to come
-        missed, read = 0, []
+        missed = 0
+        read: list[str] = []
         while missed + len(read) < len(lines):
             line = slow.hear()
             if found := re.fullmatch(r"\* you have missed (\d+) messages", line):
@@ -344,7 +346,9 @@ def test_a_worker_is_killed(tmp_path: Path) -> None:
         clients: list[Tcp] = []
 
         def of(worker: psutil.Process) -> list[Tcp]:
-            ports = {each.raddr.port for each in worker.net_connections("tcp") if each.raddr}
+            ports = {
+                each.raddr.port for each in worker.net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED
+            }
             return [client for client in clients if client.port() in ports]
 
         while not (len(of(one)) >= 2 and len(of(other)) >= 2):  # the kernel deals them out
