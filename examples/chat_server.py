@@ -41,6 +41,7 @@ import sys
 import time
 from collections import Counter, deque
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -422,13 +423,13 @@ class Crowd:
 
     async def enter(self, nick: str, room: str) -> ClientConnection:
         """A connection that stands in the room under this nick."""
-        host, port = self.url.removeprefix("ws://").split(":")
+        url = urlsplit(self.url)
         made = socket.socket()
         if nick == SLOW:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         made.setblocking(False)
         async with self.making:
-            await asyncio.get_running_loop().sock_connect(made, (host, int(port)))
+            await asyncio.get_running_loop().sock_connect(made, (url.hostname, url.port or 80))
             ws = await connect(
                 self.url,
                 sock=made,

@@ -410,6 +410,7 @@ def test_ctrl_c_says_goodbye(tmp_path: Path) -> None:
         anna, berta = server.tcp(), server.websocket()
         enter(anna, "anna", "room")
         enter(berta, "berta", "kitchen")
+        enter(server.tcp(), "clara", "garden")  # meanwhile nothing is on its way to the others
         server.running.ctrl_c()
         wait_for(anna, "* the server ends")
         hears(anna, "")
