@@ -653,6 +653,31 @@ def test_tasks_end_with_their_process(quiet: None, crash: bool) -> None:
 KEPT: list[Any] = []
 
 
+async def sleeps_without_end() -> None:
+    while True:
+        await asyncio.sleep(0)
+
+
+async def has_many_tasks(to: pa.Pid) -> None:
+    tasks = [asyncio.create_task(sleeps_without_end()) for _ in range(50)]
+    pa.send(to, "ready")
+    await asyncio.gather(*tasks)
+
+
+@contract("S1.9", partly=True)
+def test_an_end_comes_in_user_code_not_in_the_loops(quiet: None) -> None:
+    """A tick raised it between a loop's taking a callback and calling it: that task never ended, and was reported for it."""
+    with recorded() as records:
+        for _ in range(50):
+            pid, ref = pa.options(worker=0).spawn_monitor(has_many_tasks, pa.self_())
+            assert pa.receive(timeout=WAIT) == "ready"
+            pa.options(worker=0).spawn(int)  # others want their turn
+            pa.exit(pid, "shutdown")
+            assert pa.receive(pa.Down(ref, pid, pa.ANY), timeout=WAIT).reason == "shutdown"
+        end_of_log(records)
+    assert [record.getMessage() for record in records.all if "swallowed" in record.getMessage()] == []
+
+
 @contract("S1.9", partly=True)
 def test_a_task_that_swallows_its_cancellation(node: pa.ActorSystem) -> None:
     """After a kill it has some tries; then it is reported, and closed."""

@@ -1069,7 +1069,7 @@ def process_info(pid, item=None, /):
     if target is None or s.gone(target):
         return None
     try:
-        facts = s.ask(hi_endpoint(target.hi), hi_incarnation(target.hi), ("info", target.lo),
+        facts = s.ask(hi_endpoint(target.hi), hi_incarnation(target.hi), ("info", target.lo, item if type(item) is str else None),
                       REMOTE_TIMEOUT if is_guest_pid(s, target) else FOREVER)
     except NoProc:
         return None

@@ -3,10 +3,11 @@ from libc.stdint cimport int64_t, uintptr_t
 
 cdef enum Place:
     CUTTABLE = 0        # user code
-    IN_LOCK = 1         # code of threading, queue, logging or the engine that may hold a lock
-    IN_IMPORT = 2       # half-made modules are about
-    IN_DEL = 3          # a finalizer: it interrupted somebody who doesn't expect others
-    IN_NATIVE = 4       # a native library waits for us to return
+    IN_LOOP = 1         # asyncio's own code, which doesn't expect an exception there
+    IN_LOCK = 2         # code of threading, queue, logging or the engine that may hold a lock
+    IN_IMPORT = 3       # half-made modules are about
+    IN_DEL = 4          # a finalizer: it interrupted somebody who doesn't expect others
+    IN_NATIVE = 5       # a native library waits for us to return
 
 @cython.final
 cdef class Tick:

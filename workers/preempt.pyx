@@ -162,6 +162,7 @@ cdef enum File:
     LOCKS = 2           # code that may hold a lock
     IMPORTS = 3
     LOGS = 4            # holds its lock while it calls user code
+    LOOPS = 5           # asyncio's machinery
 
 cdef uintptr_t SLACK = 128      # bytes: less than any native frame and the interpreter's own below it need
 cdef str DEL = "__del__"
@@ -187,6 +188,8 @@ cdef class Tick:
             for name in ("threading.py", "queue.py", "concurrent/futures/thread.py", "concurrent/futures/_base.py"):
                 self.files[f"{folder}/{name}"] = LOCKS
             self.files[f"{folder}/logging/__init__.py"] = LOGS
+            for name in ("base_events.py", "events.py", "selector_events.py"):
+                self.files[f"{folder}/asyncio/{name}"] = LOOPS
         for name in ("importlib._bootstrap", "importlib._bootstrap_external", "zipimport"):
             self.files[f"<frozen {name}>"] = IMPORTS
         self.files["\0"] = (tuple(f"{folder}/" for folder in stdlib), tuple(f"{folder}/" for folder in locks))
@@ -258,8 +261,11 @@ cdef class Tick:
             if file == IMPORTS:
                 found = IN_IMPORT
             elif file == LOGS or file == LOCKS and not outer:
-                if found == CUTTABLE:
+                if found < IN_LOCK:
                     found = IN_LOCK
+            elif file == LOOPS and not outer:
+                if found == CUTTABLE:
+                    found = IN_LOOP
             elif file == USER:
                 outer = True
             if found >= IN_IMPORT:

@@ -42,7 +42,7 @@ from parallel_actors.workers.ident cimport (
     hi_endpoint, hi_incarnation, hi_nonce, lo_counter, lo_incarnation, lo_spawner, make_hi, make_lo, new_pid, new_ref,
 )
 from parallel_actors.workers.patterns cimport match, mentions_ref
-from parallel_actors.workers.preempt cimport CUTTABLE, IN_DEL, IN_IMPORT, IN_LOCK, IN_NATIVE, Tick
+from parallel_actors.workers.preempt cimport CUTTABLE, IN_DEL, IN_IMPORT, IN_LOCK, IN_LOOP, IN_NATIVE, Tick
 from parallel_actors.workers.ring cimport ring_born
 from parallel_actors.workers.segment cimport SLOT_LIVE, ld32_relaxed, ld64_acquire
 from parallel_actors.workers.steal cimport (
@@ -2653,7 +2653,7 @@ cdef class Scheduler:
         if what == "info":
             if p is None:
                 p = self.find(operation[1])
-            return None if p is None else self.describe(p)
+            return None if p is None else self.describe(p, operation[2])
         if what == "adopt":         # by operation[2], if operation[3] is its parent still
             if p is None:
                 p = self.find(operation[1])
@@ -2700,12 +2700,16 @@ cdef class Scheduler:
             return self.service(what).perform(operation)
         raise ValueError(f"unknown operation {what!r}")
 
-    def describe(self, Process p):
-        """process_info's facts about one of our processes."""
+    def describe(self, Process p, item=None):
+        """process_info's facts about one of our processes; item: the one that is asked for. Stack and dictionary cost something: for who wants them."""
         cdef Extra extra = p.extra
         status = "runnable" if p.state == QUEUED else "running" if p.state == RUNNING else "waiting"
-        stack = None
-        if p.kind == ASYNC and p.body is not None and p.state != RUNNING and p.carrier is None:
+        stack = dictionary = None
+        if item is None or item == "dictionary":
+            dictionary = {} if extra is None or extra.dictionary is None else self.shown(extra.dictionary)
+        if item is not None and item != "current_stacktrace":
+            pass
+        elif p.kind == ASYNC and p.body is not None and p.state != RUNNING and p.carrier is None:
             stack = [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_qualname}" for f in _await_frames(p.body)]
         elif p.carrier is not None or p.state == RUNNING:
             # It may have gone to look for other work on its own stack: then that is the running one.
@@ -2716,7 +2720,7 @@ cdef class Scheduler:
             stack = [] if frame is None else [
                 f"{f.filename}:{f.lineno} {f.name}" for f in reversed(traceback.extract_stack(frame))]
         body = p.body
-        return {
+        facts = {
             "status": status,
             "worker": self.endpoint,
             "message_queue_len": p.mail,
@@ -2726,7 +2730,7 @@ cdef class Scheduler:
             "monitored_by": [] if extra is None else list(extra.watchers.values()),
             "registered_name": None if extra is None else extra.name,
             "label": None if extra is None else extra.label,
-            "dictionary": {} if extra is None or extra.dictionary is None else self.shown(extra.dictionary),
+            "dictionary": dictionary,
             "trap_exit": bool(p.flags & TRAP_EXIT),
             "priority": PRIORITIES[p.priority],
             "parent": p.lineage[0] if p.lineage else None,
@@ -2735,6 +2739,7 @@ cdef class Scheduler:
             "current_stacktrace": stack,
             "initial_call": getattr(body, "__qualname__", None) if body is not None else None,
         }
+        return {item: facts[item]} if item in facts else facts
 
     def shown(self, dict values):
         """A copy of a process dictionary for another process's eyes: what can't travel is its repr()."""
@@ -3282,7 +3287,7 @@ cdef class Scheduler:
             place = CUTTABLE
         else:
             place = self.where(frame, &library)
-            if place == CUTTABLE:
+            if place == CUTTABLE or place == IN_LOOP:
                 p.flags &= ~WAITS_LOCK
                 return self.cut(p)
             if place == IN_LOCK and (self.stands_still(p, frame) or self.uncut_since and now - self.uncut_since > LOCK_NS):
@@ -3344,17 +3349,17 @@ cdef class Scheduler:
             p.ticks += 1
         if p.raised == 0:
             # A package whose import is broken off can't be imported again: its parts are there, and it lacks them. Code that may hold
-            # a lock has as long.
-            if (place == IN_IMPORT or place == IN_LOCK and not self.stands_still(p, frame)) and p.ticks < IMPORT_TICKS:
+            # a lock has as long, and so has a loop, which would lose the callback that it is about to call, or close a good connection.
+            if (place == IN_IMPORT or (place == IN_LOCK or place == IN_LOOP) and not self.stands_still(p, frame)) and p.ticks < IMPORT_TICKS:
                 self.beats += 1
                 return 0
             p.ticks = 0
-        if place == CUTTABLE or place == IN_LOCK:
+        if place <= IN_LOCK:
             self.beats += 1
         if not p.flags & ENDING and (p.raised == 0 or p.ticks > GRACE_TICKS and p.raised < MAX_RAISED):
             p.raised += 1
             raise p.pending.with_traceback(None)
-        if place != CUTTABLE and place != IN_LOCK:
+        if place > IN_LOCK:
             return 0
         if p.ticks > GRACE_TICKS + MAX_RAISED:
             return self.abandon(p)
