@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import decimal
 import errno
+import itertools
 import os
 import socket
 import sys
@@ -654,7 +655,7 @@ KEPT: list[Any] = []
 
 
 async def sleeps_without_end() -> None:
-    while True:
+    for _ in itertools.count():
         await asyncio.sleep(0)
 
 
@@ -666,7 +667,7 @@ async def has_many_tasks(to: pa.Pid) -> None:
 
 @contract("S1.9", partly=True)
 def test_an_end_comes_in_user_code_not_in_the_loops(quiet: None) -> None:
-    """A tick raised it between a loop's taking a callback and calling it: that task never ended, and was reported for it."""
+    """A tick raised it between a loop's taking a callback and calling it: that task never ended, and was reported."""
     with recorded() as records:
         for _ in range(50):
             pid, ref = pa.options(worker=0).spawn_monitor(has_many_tasks, pa.self_())
