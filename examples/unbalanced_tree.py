@@ -40,15 +40,15 @@ def child_of(node: int, number: int) -> int:
     return z ^ z >> 31
 
 
-def search(nodes: list[int], most: int | None = None) -> int:
+def search(nodes: list[int], most: int = sys.maxsize) -> int:
     """Count the nodes of the subtrees of `nodes`, at most `most` of them: what isn't searched is left in `nodes`."""
-    count = 0
-    while nodes and (most is None or count < most):
+    for count in range(most):
+        if not nodes:
+            return count
         node = nodes.pop()
-        count += 1
         if node < LIMIT:
             nodes.extend([child_of(node, number) for number in range(CHILDREN)])
-    return count
+    return most
 
 
 # --- the processes ----------------------------------------------------------------------------------------------------

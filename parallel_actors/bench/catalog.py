@@ -352,6 +352,14 @@ PARTS: tuple[Part, ...] = (
     _tree(Row("unbalanced_tree", "1", below(1.05)), stealable=True),
     _tree(Row("unbalanced_tree_kept", "1"), stealable=False),
     Part(
+        "unbalanced_tree",
+        (Row("unbalanced_tree_bare", "1"),),
+        moves.bare_tree,
+        {"roots": 10_000},
+        {"roots": 1_000},
+        workers=2,
+    ),
+    Part(
         "restart",
         (Row("restart_p50", "s", at_most(3)),),
         processes.restart,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import parallel_actors as pa
 from parallel_actors.bench.figures import percentile
 from parallel_actors.bench.server import TypedCounter
 
-__all__ = ["migrate", "steal", "unbalanced_tree"]
+__all__ = ["bare_tree", "migrate", "steal", "unbalanced_tree"]
 
 clock = time.perf_counter  # the same clock for all OS processes of a machine
 
@@ -75,15 +76,15 @@ def _child_of(node: int, number: int) -> int:
     return z ^ z >> 31
 
 
-def _search(nodes: list[int], most: int | None = None) -> int:
+def _search(nodes: list[int], most: int = sys.maxsize) -> int:
     """Count at most `most` nodes of the subtrees of `nodes`, and leave the others there."""
-    count = 0
-    while nodes and (most is None or count < most):
+    for count in range(most):
+        if not nodes:
+            return count
         node = nodes.pop()
-        count += 1
         if node < _LIMIT:
             nodes.extend([_child_of(node, number) for number in range(_CHILDREN)])
-    return count
+    return most
 
 
 def _piece(nodes: list[int], most: int, stealable: bool, home: pa.Pid) -> None:
@@ -116,3 +117,30 @@ def unbalanced_tree(roots: int, piece: int, stealable: int) -> list[float]:
     if found != expected:
         raise RuntimeError(f"expected {expected} nodes, got {found}")
     return [seconds / (plain / pa.worker_count())]
+
+
+def _whole(nodes: list[int], home: pa.Pid) -> None:
+    pa.link(home)
+    pa.send(home, "ready")
+    pa.receive("go")
+    began = clock()
+    count = _search(nodes)
+    pa.send(home, (count, clock() - began))
+    pa.unlink(home)
+
+
+def bare_tree(roots: int) -> list[float]:
+    """The time of plain loops on all workers at once, each over the whole tree, over that of one: what the machine allows."""
+    nodes = [_child_of(1, root) for root in range(roots)]
+    began = clock()
+    expected = _search(list(nodes))
+    plain = clock() - began
+    loops = [pa.options(worker=worker).spawn(_whole, nodes, pa.self_()) for worker in pa.worker_indices()]
+    for _ in loops:
+        pa.receive("ready")
+    for pid in loops:
+        pa.send(pid, "go")
+    found = [pa.receive(tuple) for _ in loops]
+    if any(count != expected for count, _ in found):
+        raise RuntimeError(f"expected {expected} nodes from each, got {found}")
+    return [max(seconds for _, seconds in found) / plain]
