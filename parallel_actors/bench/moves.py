@@ -130,7 +130,7 @@ def _whole(nodes: list[int], home: pa.Pid) -> None:
 
 
 def bare_tree(roots: int) -> list[float]:
-    """The time of plain loops on all workers at once, each over the whole tree, over that of one: what the machine allows."""
+    """The time of plain loops on all workers at once, each over the whole tree, over that of one alone."""
     nodes = [_child_of(1, root) for root in range(roots)]
     began = clock()
     expected = _search(list(nodes))
