@@ -223,8 +223,8 @@ CALLS: dict[str, Callable[[pa.Pid], object]] = {
 
 def holding(asker: pa.Pid, call: str, record: str, how: str) -> None:
     """Waits in `how`; at its end it calls `call`, and leaves what became of that in a file."""
-    pa.send(asker, "up")
     try:
+        pa.send(asker, "up")
         if how == "receive":
             pa.receive(pa.make_ref())
         elif how == "sleep":
@@ -294,8 +294,8 @@ def write(path: str, text: str) -> None:
 
 
 async def aholding(asker: pa.Pid, record: str) -> None:
-    pa.send(asker, "up")
     try:
+        pa.send(asker, "up")
         await pa.areceive(pa.make_ref())
     finally:
         outcome = "returned"

@@ -1804,8 +1804,8 @@ LOADED = """
     import itertools, re, time
 
     def compute(kind, asker):
-        pa.send(asker, "up")
         try:
+            pa.send(asker, "up")
             for n in itertools.count():
                 if kind == 0:
                     while True: n += 1

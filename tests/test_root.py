@@ -223,8 +223,8 @@ def test_main_survives_the_other_worker(run: Start) -> None:
 
 WAITING = """
     def child(asker):
-        pa.send(asker, "up")
         try:
+            pa.send(asker, "up")
             pa.receive()
         finally:
             print("child ends")
