@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -337,9 +338,10 @@ def nested(asker: pa.Pid, record: str, depth: int) -> None:
 
 
 def stubborn(asker: pa.Pid) -> None:
-    pa.send(asker, "up")
-    while True:
+    for turn in itertools.count():
         try:
+            if turn == 0:
+                pa.send(asker, "up")
             pa.receive(pa.make_ref())
         except BaseException:
             continue
@@ -347,12 +349,15 @@ def stubborn(asker: pa.Pid) -> None:
 
 def stubborn_callees(asker: pa.Pid) -> None:
     """Each call below swallows in turn."""
-    pa.send(asker, "up")
 
     def deep(level: int) -> None:
-        while True:
+        for turn in itertools.count():
             try:
-                deep(level - 1) if level else pa.sleep(None)
+                if level:
+                    deep(level - 1)
+                elif turn == 0:
+                    pa.send(asker, "up")
+                pa.sleep(None)
             except BaseException:
                 continue
 
@@ -360,9 +365,10 @@ def stubborn_callees(asker: pa.Pid) -> None:
 
 
 async def stubborn_async(asker: pa.Pid) -> None:
-    pa.send(asker, "up")
-    while True:
+    for turn in itertools.count():
         try:
+            if turn == 0:
+                pa.send(asker, "up")
             await pa.areceive(pa.make_ref())
         except BaseException:
             continue
@@ -370,10 +376,9 @@ async def stubborn_async(asker: pa.Pid) -> None:
 
 async def stubborn_mixed(asker: pa.Pid) -> None:
     """Swallows in the waits of an async process and in plain calls by turns."""
-    pa.send(asker, "up")
-    while True:
+    for turn in itertools.count():
         try:
-            pa.send(asker, "more")
+            pa.send(asker, "more" if turn else "up")
             await pa.asleep(3600)
         except BaseException:
             continue
