@@ -219,6 +219,35 @@ def test_main_survives_the_other_worker(run: Start) -> None:
         assert running.out.close() == "worker 1 exited with code 9\n" * 3
 
 
+WEAKLY = """
+    import weakref
+
+    class Thing: ...
+
+    def forgets(asker):
+        pa.send(asker, "up")
+        while True:
+            things = weakref.WeakSet()
+            for _ in range(50):
+                things.add(Thing())
+
+    def main():
+        for _ in range(60):
+            pid, ref = pa.options(worker=1).spawn_monitor(forgets, pa.self_())
+            pa.receive("up", timeout=30)
+            pa.exit(pid, "shutdown")
+            pa.receive(pa.Down(ref, pid, "shutdown"), timeout=30)
+"""
+
+
+@pytest.mark.contract("S1.9", partly=True)
+def test_an_end_is_not_lost_in_the_callback_of_a_weak_set(run: Start) -> None:
+    """Raised there it is printed ("Exception ignored in ..."), and comes again only after a second."""
+    with run(WEAKLY) as running:
+        assert running.end() == 0
+        assert running.err.close() == ""
+
+
 # --- Ctrl-C and SIGTERM -----------------------------------------------------------------------------------------------
 
 WAITING = """

@@ -163,9 +163,11 @@ cdef enum File:
     IMPORTS = 3
     LOGS = 4            # holds its lock while it calls user code
     LOOPS = 5           # asyncio's machinery
+    WEAK = 6            # has callbacks of weak references
 
 cdef uintptr_t SLACK = 128      # bytes: less than any native frame and the interpreter's own below it need
 cdef str DEL = "__del__"
+cdef tuple REMOVE = ("_remove", "remove")       # an exception ends there, as in a finalizer
 
 
 @cython.final
@@ -188,6 +190,8 @@ cdef class Tick:
             for name in ("threading.py", "queue.py", "concurrent/futures/thread.py", "concurrent/futures/_base.py"):
                 self.files[f"{folder}/{name}"] = LOCKS
             self.files[f"{folder}/logging/__init__.py"] = LOGS
+            for name in ("_weakrefset.py", "weakref.py"):
+                self.files[f"{folder}/{name}"] = WEAK
             for name in ("base_events.py", "events.py", "selector_events.py"):
                 self.files[f"{folder}/asyncio/{name}"] = LOOPS
         for name in ("importlib._bootstrap", "importlib._bootstrap_external", "zipimport"):
@@ -255,7 +259,7 @@ cdef class Tick:
         while f != NULL:
             code = PyFrame_GetCode(f)
             file = self.file_of(<object>code.co_filename)
-            if <object>code.co_name == DEL:
+            if <object>code.co_name == DEL or file == WEAK and <object>code.co_name in REMOVE:
                 found = IN_DEL
             Py_DECREF(code)
             if file == IMPORTS:
