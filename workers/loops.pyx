@@ -851,7 +851,10 @@ cdef class Own(Tasks):
                     except ProcessExit:
                         if not p.flags & EXITING:
                             raise
-                self.force()
+                try:
+                    self.force()
+                except ProcessExit:
+                    self.force()        # what is to end it came in the middle: it comes no second time soon
         finally:
             p.kind = <uint8_t>kind
             self.close()

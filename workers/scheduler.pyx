@@ -261,6 +261,7 @@ cdef enum:
     TICK_NS = 2_000_000             # between two ticks while processes run
     GRACE_TICKS = 500               # that a process which was told to end may use for its cleaning up before it is told again
     IMPORT_TICKS = 2500             # that it may use for an import before it is told at all
+    LOOP_TICKS = 50                 # after which a loop that is where it was waits there
     LOW_EVERY = 8                   # normal processes for each one of low priority (as in OTP)
     LOCK_NS = 20_000_000            # that a process may stay in code which may hold a lock before it is cut there after all
     SHIELD_NS = 100_000_000         # no_preempt() is reported when it keeps others waiting for longer
@@ -3290,7 +3291,7 @@ cdef class Scheduler:
             if place == CUTTABLE or place == IN_LOOP:
                 p.flags &= ~WAITS_LOCK
                 return self.cut(p)
-            if place == IN_LOCK and (self.stands_still(p, frame) or self.uncut_since and now - self.uncut_since > LOCK_NS):
+            if place == IN_LOCK and (self.stands_still(p, frame, place) or self.uncut_since and now - self.uncut_since > LOCK_NS):
                 return self.cut(p)
         # Where nobody can have the processor the heartbeat stands still (S1.10); an import has some more time.
         if place == IN_IMPORT and now - self.uncut_since < <int64_t>IMPORT_TICKS * TICK_NS:
@@ -3312,13 +3313,18 @@ cdef class Scheduler:
             return IN_NATIVE
         return self.tick.place(frame, self.base, library)
 
-    def stands_still(self, Process p, frame):
-        """Whether `p`, in code that may hold a lock, waits for one itself: it is where it was for some ticks."""
+    def stands_still(self, Process p, frame, int place):
+        """Whether `p`, in code that may hold a lock, waits for one itself: it is where it was for some ticks.
+
+        A loop that is busy comes by the same few places again and again, one that waits for its selector stays there.
+        """
         at = (id(frame), frame.f_lasti)
         if at != self.stood_at:
             self.stood_at = at
             self.stood = 0
         self.stood += 1
+        if place == IN_LOOP:
+            return self.stood >= LOOP_TICKS
         if self.stood < (1 if p.flags & WAITS_LOCK else 4):
             return False
         p.flags |= WAITS_LOCK
@@ -3350,7 +3356,7 @@ cdef class Scheduler:
         if p.raised == 0:
             # A package whose import is broken off can't be imported again: its parts are there, and it lacks them. Code that may hold
             # a lock has as long, and so has a loop, which would lose the callback that it is about to call, or close a good connection.
-            if (place == IN_IMPORT or (place == IN_LOCK or place == IN_LOOP) and not self.stands_still(p, frame)) and p.ticks < IMPORT_TICKS:
+            if (place == IN_IMPORT or (place == IN_LOCK or place == IN_LOOP) and not self.stands_still(p, frame, place)) and p.ticks < IMPORT_TICKS:
                 self.beats += 1
                 return 0
             p.ticks = 0
@@ -3657,6 +3663,7 @@ cdef class Scheduler:
 
     cdef bint go_on(self, Process p) except -1:
         if p.pending is not None and p.kind != ASYNC:
+            p.raised += 1           # a tick in what follows, such as the end of its tasks, leaves it alone
             raise p.pending
         if p.kind == CALLBACK:
             return self.turn_callback(p)
