@@ -389,7 +389,8 @@ def test_a_storm_of_links_and_monitors_and_kills(
         watches = [pa.monitor(actor.pid) for index, actor in enumerate(actors) if index % 2 == victim]
         for watch in watches:
             reason = pa.receive(pa.Down(watch, pa.ANY, pa.ANY), timeout=WAIT).reason
-            assert reason in (pa.WorkerDown(victim, signal.SIGKILL), pa.WorkerDown(victim), "noproc")  # or nobody could tell the signal
+            # Its signal is None where nobody could tell it, on a machine that is far too busy.
+            assert reason in (pa.WorkerDown(victim, signal.SIGKILL), pa.WorkerDown(victim), "noproc")
         living = [actor for index, actor in enumerate(actors) if index % 2 != victim]
         for _ in range(2):
             for one in living:
