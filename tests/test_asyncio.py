@@ -666,14 +666,19 @@ async def has_many_tasks(to: pa.Pid) -> None:
 
 
 @contract("S1.9", partly=True)
-def test_an_end_comes_in_user_code_not_in_the_loops(quiet: None) -> None:
-    """A tick raised it between a loop's taking a callback and calling it: that task never ended, and was reported."""
+@pytest.mark.parametrize("ender", ["elsewhere", "here"])
+def test_an_end_comes_in_user_code_not_in_the_loops(quiet: None, ender: str) -> None:
+    """It was raised between a loop's taking a callback and calling it: that task never ended, and was reported."""
+    here = pa.options(worker=0)
     with recorded() as records:
         for _ in range(50):
-            pid, ref = pa.options(worker=0).spawn_monitor(has_many_tasks, pa.self_())
+            pid, ref = here.spawn_monitor(has_many_tasks, pa.self_())
             assert pa.receive(timeout=WAIT) == "ready"
-            pa.options(worker=0).spawn(int)  # others want their turn
-            pa.exit(pid, "shutdown")
+            if ender == "here":
+                here.spawn(pa.exit, pid, "shutdown")  # it runs where the loop has been cut
+            else:
+                here.spawn(int)  # others want their turn
+                pa.exit(pid, "shutdown")
             assert pa.receive(pa.Down(ref, pid, pa.ANY), timeout=WAIT).reason == "shutdown"
         end_of_log(records)
     assert [record.getMessage() for record in records.all if "swallowed" in record.getMessage()] == []

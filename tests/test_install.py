@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,13 @@ def test_the_engine_has_one_name() -> None:
     assert "parallel_actors.workers.scheduler" in modules
     assert [] == [name for name in modules if name.partition(".")[0] == "workers"]
     assert "workers" not in sys.modules
+
+
+@pytest.mark.skipif(
+    not (SOURCES / ".git").is_dir() or shutil.which("git") is None, reason="only a clone says what the repository holds"
+)
+def test_the_repository_holds_nothing_large() -> None:
+    """It held a core dump once."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=SOURCES, capture_output=True, check=True, text=True)
+    files = [SOURCES / name for name in listed.stdout.split("\0") if name]
+    assert [file for file in files if file.is_file() and file.stat().st_size > 1 << 20] == []

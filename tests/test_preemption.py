@@ -739,6 +739,49 @@ def test_nobody_sees_a_half_made_module(other: Puppet, tmp_path: Path) -> None:
         other.do(forget_modules, str(tmp_path), names)
 
 
+def dies_of(module: str) -> None:
+    raise pa.ProcessExit(importlib.import_module(module).Reason("over"))
+
+
+@contract("S1.8", partly=True)
+@pytest.mark.parametrize("how", ["exit", "down"])
+def test_what_signals_bring_with_them_sees_no_half_made_module(other: Puppet, tmp_path: Path, how: str) -> None:
+    """A tick took one in in the middle of an import: the class of its reason came from what was there of its module."""
+    name = "module_of_reasons"
+    (tmp_path / f"{name}.py").write_text(
+        "import parallel_actors as pa\nfrom test_preemption import spin\n"
+        "if pa.worker_index() == 1:\n    pa.send(pa.ancestors()[0], 'half')\n    spin(0.2)\n"
+        "class Reason(str):\n    pass\n"
+    )
+
+    def end(pid: pa.Pid) -> None:
+        pa.exit(pid, importlib.import_module(name).Reason("over"))
+
+    def load() -> None:
+        importlib.import_module(name)
+
+    one = puppet(0)
+    for there in (one, other):
+        there.do(add_path, str(tmp_path))
+    add_path(str(tmp_path))
+    try:
+        one.do(load)
+        pid = puppet(1).pid if how == "exit" else puppet(0).pid
+        ref = (other if how == "down" else one).do(pa.monitor, pid)
+        on_1(load)
+        assert pa.receive("half", timeout=WAIT) == "half"
+        if how == "exit":
+            one.do(end, pid)
+        else:
+            Puppet(pid).tell(dies_of, name)
+        down = (other if how == "down" else one).do(pa.receive, pa.Down(ref, pa.ANY, pa.ANY), timeout=WAIT)
+        assert (type(down.reason).__name__, down.reason) == ("Reason", "over")
+    finally:
+        for there in (one, other):
+            there.do(forget_modules, str(tmp_path), [name])
+        forget_modules(str(tmp_path), [name])
+
+
 # --- locks and calls that block ---------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,7 @@ cdef class Codec:
     # Any format -> the message. User code (`__setstate__`) may run: `data` must stay where it is until this returns.
     cdef object decode(self, const uint8_t* data, size_t n)
     # What a scheduler's loop does with a record: a compact message at once, else an Encoded. No user code runs.
+    cdef bint is_plain(self, const uint8_t* data, size_t n) noexcept     # to decode it runs no user code
     cdef object receive(self, const uint8_t* data, size_t n)
     # A message for the same worker: the value itself, a copy, or an Encoded. Raises as `encode` does.
     cdef object isolate(self, object message)

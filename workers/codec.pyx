@@ -2419,8 +2419,11 @@ cdef class Codec:
             raise corrupt("something follows the message")
         return message
 
+    cdef bint is_plain(self, const uint8_t* data, size_t n) noexcept:
+        return n != 0 and (data[0] == FORMAT_COMPACT or data[0] == FORMAT_BLOCKS and n > 1 and data[1] == FORMAT_COMPACT)
+
     cdef object receive(self, const uint8_t* data, size_t n):
-        if n and (data[0] == FORMAT_COMPACT or data[0] == FORMAT_BLOCKS and n > 1 and data[1] == FORMAT_COMPACT):
+        if self.is_plain(data, n):
             return self.decode(data, n)
         return make_encoded(PyBytes_FromStringAndSize(<char*>data, <Py_ssize_t>n))
 

@@ -688,9 +688,6 @@ cdef class Own(Tasks):
 
     cdef object drive(self, object coroutine, object yielded, bint begun):
         """Run a coroutine to its end, the process's other tasks meanwhile. Its result."""
-        cdef Process p = self.process
-        cdef Scheduler s = p.scheduler
-        cdef int kind = p.kind
         if begun:
             self.take_over(coroutine, yielded)
         elif self.main is not None:
@@ -699,13 +696,7 @@ cdef class Own(Tasks):
             self.begin(coroutine)
         try:
             while True:
-                p.kind = ASYNC
-                self.begin_turn()
-                try:
-                    self.rounds()
-                finally:
-                    _set_running_loop(None)
-                    p.kind = <uint8_t>kind
+                self.rounds_on_stack()
                 if self.body.ended:
                     break
                 self.rest()
@@ -717,8 +708,20 @@ cdef class Own(Tasks):
                 self.unwind()
             raise
         finally:
-            p.kind = <uint8_t>kind
             self.finish()
+
+    cdef int rounds_on_stack(self) except -1:
+        """Run what is due, in a process that has a stack or handles messages: awaits find a coroutine process meanwhile."""
+        cdef Process p = self.process
+        cdef int kind = p.kind
+        p.kind = ASYNC
+        self.begin_turn()
+        try:
+            self.rounds()
+        finally:
+            _set_running_loop(None)
+            p.kind = <uint8_t>kind
+        return 0
 
     cdef int rest(self) except -1:
         """Wait, on a stack, until there is something to do. Raises what is to end the process."""
@@ -770,18 +773,10 @@ cdef class Own(Tasks):
 
     cdef int background(self) except -1:
         """What the tasks of a callback process have to do between two messages."""
-        cdef Process p = self.process
-        cdef int kind = p.kind
         if not self.started:
             return 0
         if self.ready_now():
-            p.kind = ASYNC
-            self.begin_turn()
-            try:
-                self.rounds()
-            finally:
-                _set_running_loop(None)
-                p.kind = <uint8_t>kind
+            self.rounds_on_stack()
             self.release()
         if not self.ready_now():
             self.prepare()

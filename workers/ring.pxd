@@ -92,6 +92,8 @@ cdef class Inbox:            # one per (peer -> self), owned by self's thread
     cdef bytes gathering                      # fragments so far
     cdef uint64_t gathered
     cdef uint64_t lost                        # size of a body that there is no memory for; 0 = none is under way
+    cdef bint back                            # `last` comes again
+    cdef Record last
     cdef uint8_t[304] lost_start              # its first bytes: the scheduler's own part, and a name of 255
     cdef uint8_t kind
     cdef uint8_t flags
@@ -104,6 +106,7 @@ cdef class Inbox:            # one per (peer -> self), owned by self's thread
     cdef int _take_holds(self, const uint8_t* body, size_t n) except -1
     cdef int _lose(self, Record* r, uint8_t flags) noexcept
     cdef bint next(self, Record* r) except -1      # False: nothing (also when the epoch isn't ours)
+    cdef void put_back(self, Record* r) noexcept    # what next() has given and isn't released: it gives that again
     cdef bint at_rest(self) except -1              # False: a body is half read. Else another Inbox may go on from here
     cdef void release(self) noexcept
     cdef bint settle(self) except -1               # True: no reset is owed (any more)

@@ -573,6 +573,10 @@ cdef class Inbox:
         cdef uint64_t there
         if not self._ready():
             return False
+        if self.back:
+            self.back = False
+            r[0] = self.last
+            return True
         if self.whole is not None:
             self.whole = None
         while True:
@@ -702,6 +706,10 @@ cdef class Inbox:
         if self.released - self.published >= self.size >> 3:
             self._publish()
 
+    cdef void put_back(self, Record* r) noexcept:
+        self.back = True
+        self.last = r[0]
+
     cdef bint at_rest(self) except -1:
         if not self.usable:
             return not self.owed
@@ -712,7 +720,7 @@ cdef class Inbox:
         return True
 
     cdef bint more(self) except -1:
-        return self._ready() and self.position != ld64_acquire(self.ring + TAIL)
+        return self._ready() and (self.back or self.position != ld64_acquire(self.ring + TAIL))
 
     cdef void set_born(self, uint64_t counter) noexcept nogil:
         st64_release(self.ring + BORN, counter)
@@ -742,6 +750,7 @@ cdef class Inbox:
         # A body whose producer died before its last fragment was never sent.
         self.gathering = None
         self.lost = 0
+        self.back = False
         self.whole = None
         self.holds = None
         self.segment.reset_ring(self.peer, self.endpoint, self.peer_incarnation, self.incarnation)

@@ -606,7 +606,7 @@ cdef class Scheduler:
     cdef int ticked(self, object frame) except -1
     cdef int where(self, object frame, const char **library) except -1
     cdef int unwind(self, Process p, object frame) except -1
-    cdef int cut(self, Process p) except -1
+    cdef int cut(self, Process p, object frame) except -1
     cdef Process a_janitor(self)
     cdef int collect_garbage(self) except -1
     cdef void show_count(self) noexcept
@@ -638,8 +638,10 @@ cdef class Scheduler:
     cdef int tell_of_end(self, Process p, Extra extra, object reason) except -1
     cdef int poll(self, int64_t wait_ns) except -1
     cdef int turn_over(self, int64_t wait_ns) except -1
-    cdef int drain(self) except -1
-    cdef int drain_one(self, uint32_t e, uint64_t position=*) except -1
+    cdef int drain(self, bint importing=*) except -1
+    cdef void come_again(self, uint32_t e) noexcept
+    cdef bint unpickles(self, Record *r) except -1
+    cdef int drain_one(self, uint32_t e, uint64_t position=*, bint importing=*) except -1
     cdef int signal(self, uint32_t e, Record *r) except -1
     cdef int signal_lost(self, uint32_t e, Record *r) except -1
     cdef int flush(self) except -1

@@ -297,6 +297,8 @@ cdef enum:
 CAUSE_LEFT = LEFT
 CAUSE_UNKNOWN = UNKNOWN
 
+cdef uint64_t ALL = 0xFFFFFFFFFFFFFFFF      # of a ring: all that its producer has published
+
 cdef dict _services = {}            # process-wide hooks: "guest" -> callable() that makes the calling thread a guest
 
 
@@ -1707,7 +1709,7 @@ cdef class Scheduler:
         if self.behind:
             to.home = self.hi
             to.fence = self.behind
-            to.position = 0xFFFFFFFFFFFFFFFFULL
+            to.position = ALL
         elif sender.extra is not None and sender.extra.place is not None:
             place = sender.extra.place
             if place.fences is not None:
@@ -3250,7 +3252,8 @@ cdef class Scheduler:
         try:
             if self.backlog:
                 self.flush()
-            self.drain()
+            if self.again_count or self.segment.any_dirty(self.endpoint):
+                self.drain(self.where(frame, NULL) == IN_IMPORT)
             self.now = now
             if 0 <= self.timers.next_deadline() <= now:
                 self.fire_timers()
@@ -3290,9 +3293,9 @@ cdef class Scheduler:
             place = self.where(frame, &library)
             if place == CUTTABLE or place == IN_LOOP:
                 p.flags &= ~WAITS_LOCK
-                return self.cut(p)
+                return self.cut(p, frame)
             if place == IN_LOCK and (self.stands_still(p, frame, place) or self.uncut_since and now - self.uncut_since > LOCK_NS):
-                return self.cut(p)
+                return self.cut(p, frame)
         # Where nobody can have the processor the heartbeat stands still (S1.10); an import has some more time.
         if place == IN_IMPORT and now - self.uncut_since < <int64_t>IMPORT_TICKS * TICK_NS:
             self.beats += 1
@@ -3330,7 +3333,7 @@ cdef class Scheduler:
         p.flags |= WAITS_LOCK
         return True
 
-    cdef int cut(self, Process p) except -1:
+    cdef int cut(self, Process p, object frame) except -1:
         """The running process gives way, in the middle of its code."""
         self.cuts += 1
         self.uncut_since = 0
@@ -3340,7 +3343,7 @@ cdef class Scheduler:
         self.switch_away(p)
         self.reductions = REDUCTIONS
         if p.pending is not None:
-            self.check(p)
+            return self.unwind(p, frame)        # it may be told where it may be cut alone: a loop would lose a callback
         return 0
 
     cdef int unwind(self, Process p, object frame) except -1:
@@ -3362,7 +3365,7 @@ cdef class Scheduler:
             p.ticks = 0
         if place <= IN_LOCK:
             self.beats += 1
-        if not p.flags & ENDING and (p.raised == 0 or p.ticks > GRACE_TICKS and p.raised < MAX_RAISED):
+        if not p.flags & ENDING and (p.raised == 0 or p.ticks > GRACE_TICKS and place != IN_LOOP and p.raised < MAX_RAISED):
             p.raised += 1
             raise p.pending.with_traceback(None)
         if place > IN_LOCK:
@@ -3950,8 +3953,11 @@ cdef class Scheduler:
                 self.backlog = True     # the next one's turn comes even if this one sends no more
         return 0
 
-    cdef int drain(self) except -1:
-        """Take records from every producer that has published since the last look."""
+    cdef int drain(self, bint importing=False) except -1:
+        """Take records from every producer that has published since the last look.
+
+        importing: somebody is in the middle of an import: what may need a module waits, with all that its producer has published after it.
+        """
         cdef uint32_t word, words = self.segment.dirty_words, e
         cdef uint64_t bits
         cdef Segment segment = self.segment
@@ -3960,9 +3966,8 @@ cdef class Scheduler:
                 bits = segment.take_dirty(self.endpoint, word)
                 e = word << 6
                 while bits:
-                    if bits & 1 and not self.again[e]:
-                        self.again[e] = 1
-                        self.again_count += 1
+                    if bits & 1:
+                        self.come_again(e)
                     bits >>= 1
                     e += 1
         if self.again_count:
@@ -3970,18 +3975,58 @@ cdef class Scheduler:
                 if self.again[e]:
                     self.again[e] = 0
                     self.again_count -= 1
-                    self.drain_one(e)
+                    self.drain_one(e, ALL, importing)
         return 0
 
-    cdef int drain_one(self, uint32_t e, uint64_t position=0xFFFFFFFFFFFFFFFFULL) except -1:
-        """Handle what `e` has published, up to `position` in its ring. How many records: no more than DRAIN_BUDGET where there is no position."""
+    cdef void come_again(self, uint32_t e) noexcept:
+        if not self.again[e]:
+            self.again[e] = 1
+            self.again_count += 1
+
+    cdef bint unpickles(self, Record *r) except -1:
+        """Whether to handle this signal is to unpickle something, which may import. Messages are unpickled by their receiver.
+
+        The lock of a module is its thread's, which is everybody's here: where that is being imported, what is there of it would be taken.
+        """
+        cdef Record inner
+        cdef uint64_t lo
+        cdef uint32_t own
+        cdef int kind = r.kind
+        if kind == FROM or kind == FORWARD:
+            own = WRAP if kind == FROM else 8
+            inner.kind = r.body[own - 8]
+            inner.body = r.body + own
+            inner.size = r.size - own
+            return self.unpickles(&inner)
+        if kind == EXIT or kind == REQUEST:
+            own = 32
+        elif kind == DOWN:
+            own = 40
+        elif kind == ALIAS:
+            memcpy(&lo, r.body, 8)
+            if lo not in self.requests:
+                return False
+            own = 8
+        else:
+            return False
+        return r.size > own and not self.codec.is_plain(r.body + own, r.size - own)
+
+    cdef int drain_one(self, uint32_t e, uint64_t position=ALL, bint importing=False) except -1:
+        """Handle what `e` has published, up to `position` in its ring. How many records: no more than DRAIN_BUDGET where there is no position.
+
+        importing: as in `drain`.
+        """
         cdef Inbox box = self.inbox(e)
         cdef Record r
         cdef int n = 0
         cdef uint8_t reading = self.reading[e]
         self.reading[e] = 1
         try:
-            while box.position < position and box.next(&r):
+            while (box.back or box.position < position) and box.next(&r):
+                if importing and self.unpickles(&r):
+                    box.put_back(&r)
+                    self.come_again(e)
+                    break
                 if box.holds is not None:
                     self.holds = box.holds
                     box.holds = None
@@ -3997,10 +4042,8 @@ cdef class Scheduler:
                 finally:
                     box.release()
                 n += 1
-                if n >= DRAIN_BUDGET and position == 0xFFFFFFFFFFFFFFFFULL:
-                    if not self.again[e]:
-                        self.again[e] = 1
-                        self.again_count += 1
+                if n >= DRAIN_BUDGET and position == ALL:
+                    self.come_again(e)
                     break
         finally:
             self.reading[e] = reading
@@ -4927,7 +4970,7 @@ cdef class Scheduler:
         self.behalf = None
         self.behind = 0
         try:
-            if position == 0xFFFFFFFFFFFFFFFFULL:
+            if position == ALL:
                 while self.drain_one(e):
                     pass
             else:
@@ -5556,9 +5599,7 @@ cdef class Scheduler:
         for hi, number, due, pid_hi, pid_lo in moved:
             self.leave_timer(hi, number, due, new_pid(pid_hi, pid_lo))
         for e in inboxes:
-            if not self.again[e]:
-                self.again[e] = 1
-                self.again_count += 1
+            self.come_again(e)
         self.show_count()
 
     @property
