@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
@@ -199,6 +199,15 @@ def _policy(value: object) -> str:
     raise _Unfit(f"expected one of {', '.join(MAILBOX_POLICIES)}")
 
 
+def _modules(value: object) -> tuple[str, ...]:
+    names: object = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if isinstance(names, (list, tuple)):
+        known = [name for name in names if isinstance(name, str) and all(map(str.isidentifier, name.split(".")))]
+        if len(known) == len(names):
+            return tuple(known)
+    raise _Unfit("expected names of modules, such as numpy, shop.orders")
+
+
 def _label(value: object) -> str:
     if isinstance(value, str) and value.isprintable() and 1 <= len(value.strip()) <= 64:
         return value.strip()
@@ -221,6 +230,14 @@ class Options:
     max_workers: int | None = None
     """How many workers there may be at the same time (`add_worker`). A place that isn't taken costs a descriptor in
     each worker. None: twice `workers`, at least the usable cores and 8, as far as there is room beside the guests."""
+
+    spare_workers: int = 0
+    """OS processes that are there already, with the modules of `preload`, to be the next worker: in place of one that
+    dies, or one that is added. Each uses the memory of a worker that has nothing to do."""
+
+    preload: tuple[str, ...] = ()
+    """Modules that each worker imports before it is up, spare ones too: nobody waits for that later. In a variable or a
+    keyword also as a text, with commas."""
 
     rebalance: bool = True
     """Move GenServers and typed actors from workers that have too much to do to others, while they run. Those that are
@@ -302,6 +319,8 @@ class Settings(TypedDict, total=False):
     workers: int | None
     guests: int | None
     max_workers: int | None
+    spare_workers: int | None
+    preload: Sequence[str] | None
     rebalance: bool | None
     stop_timeout: float | None
     stuck_timeout: float | None
@@ -324,6 +343,8 @@ _PARSERS: Mapping[str, Callable[[object], Any]] = {
     "workers": _whole_number(1, MAX_ENDPOINTS - 2),
     "guests": _whole_number(1, MAX_ENDPOINTS - 2),
     "max_workers": _whole_number(1, MAX_ENDPOINTS - 2),
+    "spare_workers": _whole_number(0, MAX_ENDPOINTS - 2),
+    "preload": _modules,
     "rebalance": _flag,
     "stop_timeout": _seconds,
     "stuck_timeout": _seconds,

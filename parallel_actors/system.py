@@ -160,10 +160,10 @@ class ActorSystem:
     'normal'
 
     Args:
-        settings: `workers`, `max_workers`, `rebalance`, `guests`, `stop_timeout` (s), `log_level`, `forward_logs`,
-            `max_reports`, `max_mailbox`, `arena_bytes`, `prefix_output`, `pin`, `name`; see
-            `parallel_actors.config.Options`. What isn't given comes from
-            `PARALLEL_ACTORS_<NAME>`, then from `[tool.parallel_actors]` in pyproject.toml.
+        settings: `workers`, `max_workers`, `spare_workers`, `preload`, `rebalance`, `guests`, `stop_timeout` (s),
+            `log_level`, `forward_logs`, `max_reports`, `max_mailbox`, `arena_bytes`, `prefix_output`, `pin`, `name`;
+            see `parallel_actors.config.Options`. What isn't given comes from `PARALLEL_ACTORS_<NAME>`, then from
+            `[tool.parallel_actors]` in pyproject.toml.
 
     Raises:
         ValueError: a setting that doesn't fit; the text says where it stands.

@@ -131,6 +131,11 @@ def test_options_are_frozen() -> None:
             {"mailbox_policy": "block"},
             "keyword argument mailbox_policy: expected one of suspend, fail, drop_newest, drop_oldest, got 'block'",
         ),
+        ({"spare_workers": -1}, "keyword argument spare_workers: expected a whole number from 0 to 1022, got -1"),
+        (
+            {"preload": "numpy, no-module"},
+            "keyword argument preload: expected names of modules, such as numpy, shop.orders, got 'numpy, no-module'",
+        ),
         ({"pin": 1}, 'keyword argument pin: expected true, false or "auto", got 1'),
         ({"name": ""}, "keyword argument name: expected 1 to 64 printable characters, got ''"),
         (

@@ -7,9 +7,12 @@ costs a fork and little more. The user's main file is never imported: what is `_
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import logging
 import os
+import pickle
 import signal
+import socket
 import sys
 import types
 from collections.abc import Callable
@@ -28,7 +31,7 @@ from parallel_actors.workers.preempt import TICK_SIGNAL, Tick
 from parallel_actors.workers.scheduler import Scheduler, on_tick, use_scheduler
 from parallel_actors.workers.segment import Segment
 
-__all__ = ["WorkerConfig", "inherit", "main"]
+__all__ = ["WorkerConfig", "inherit", "main", "standby"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class WorkerConfig:
     max_reports: int = 100
     mailbox_limits: tuple[int, int, int] | None = None
     forward_logs: bool = False
+    preload: tuple[str, ...] = ()
     post: bytes | None = None
     """What an earlier OS process of this worker, which has left, had handed over."""
 
@@ -129,16 +133,46 @@ def spin(calibrated: Callable[[], bool]) -> None:
         pass
 
 
-def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int) -> None:
-    """Run worker `config.index` until the root stops it."""
+def begin(root_pidfd: int, sys_path: list[str], preload: tuple[str, ...]) -> None:
+    """What needs no place in the node."""
     # Ctrl-C is the root's to handle; the forkserver's mask has kept it off until here.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     watcher.start(root_pidfd)
     forget_tracker()
     faulthandler.enable(file=2)
-    sys.path[:] = config.sys_path
+    sys.path[:] = sys_path
     sys.modules["__main__"] = types.ModuleType("__main__")
+    for name in preload:
+        importlib.import_module(name)
+
+
+def main(config: WorkerConfig, memfd: int, eventfds: list[int], root_pidfd: int) -> None:
+    """Run worker `config.index` until the root stops it."""
+    begin(root_pidfd, config.sys_path, config.preload)
+    work(config, memfd, eventfds)
+
+
+def standby(
+    system: str,
+    sys_path: list[str],
+    preload: tuple[str, ...],
+    line: int,
+    memfd: int,
+    eventfds: list[int],
+    root_pidfd: int,
+) -> None:
+    """Be a spare worker: wait on the socket `line` for the WorkerConfig of the one whose place is taken."""
+    call_process(system, "spare")
+    begin(root_pidfd, sys_path, preload)
+    with socket.socket(fileno=line) as told:
+        told.send(b"ready")
+        config = told.recv(1 << 20)
+    if config:
+        work(pickle.loads(config), memfd, eventfds)
+
+
+def work(config: WorkerConfig, memfd: int, eventfds: list[int]) -> None:
     call_process(config.name, f"w{config.index}")
     if config.cpu is not None:
         os.sched_setaffinity(0, {config.cpu})

@@ -24,6 +24,7 @@ __all__ = ["main"]
 def main(argument: str) -> None:
     """Run the root until the node has stopped. `argument`: JSON, as `system.py` writes it."""
     told = json.loads(argument)
+    told["options"]["preload"] = tuple(told["options"]["preload"])  # JSON has lists alone
     # Our own process group: a Ctrl-C in the terminal is the launching program's, which tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     forkserver.fork_first()

@@ -31,6 +31,7 @@ from parallel_actors.root import forkserver
 from parallel_actors.root.applications import Applications
 from parallel_actors.root.balance import Balance, Load
 from parallel_actors.root.console import Console
+from parallel_actors.root.spares import Spares
 from parallel_actors.workers import api, boot
 from parallel_actors.workers.errors import SegmentFull
 from parallel_actors.workers.ident import Ref
@@ -174,6 +175,7 @@ class Root:
         self._names = NameTable(segment)
         self._pidfd = os.pidfd_open(os.getpid())
         self._context = ForkServerContext()
+        self._spares = Spares(options.spare_workers, self._start_spare, self.scheduler, self.console.note)
 
     def _has_cores(self) -> bool:
         """Whether each worker can have a core to itself."""
@@ -245,18 +247,15 @@ class Root:
             max_reports=self.options.max_reports,
             mailbox_limits=self.options.mailbox_limits(),
             forward_logs=self._log_fd is not None,
+            preload=self.options.preload,
             post=post,
         )
-        process: Any = self._context.Process(
-            target=boot.main,
-            name=f"{self.options.name}-worker-{index}",
-            args=(
-                config,
-                Inherited(self.segment.fd),
-                [Inherited(fd) for fd in self.segment.eventfds],
-                Inherited(self._pidfd),
-            ),
-        )
+        # What has been handed over may be large: a spare's socket isn't for that.
+        spare = self._spares.take(config) if post is None else None
+        if spare is not None:
+            self._started(Worker(index, incarnation, *spare))
+            return
+        process = self._process(boot.main, f"worker-{index}", config)
         try:
             process.start()
             pidfd = os.pidfd_open(process.pid)
@@ -286,9 +285,22 @@ class Root:
             self._failed(index, why)
             self._to_start.add(index)
             return
-        worker = Worker(index, incarnation, process, pidfd)
-        self.workers[index] = worker
+        self._started(Worker(index, incarnation, process, pidfd))
+
+    def _started(self, worker: Worker) -> None:
+        self.workers[worker.index] = worker
         self.watch(worker.pidfd, lambda: self._worker_ended(worker))
+
+    def _process(self, target: Callable[..., None], name: str, *first: Any) -> Any:
+        """An OS process of a worker, not started; `target` gets `first`, then the descriptors that all have."""
+        fds = (Inherited(self.segment.fd), [Inherited(fd) for fd in self.segment.eventfds], Inherited(self._pidfd))
+        return self._context.Process(target=target, name=f"{self.options.name}-{name}", args=(*first, *fds))
+
+    def _start_spare(self, line: int) -> Any:
+        options = self.options
+        process = self._process(boot.standby, "spare", options.name, self.sys_path, options.preload, Inherited(line))
+        process.start()
+        return process
 
     def _give_up(self, index: int, why: str) -> None:
         """An added worker could not be started: its place is free again. What its rings hold is for a dead one."""
@@ -654,6 +666,8 @@ class Root:
         self._ticks += 1
         if self.options.max_worker_rss is not None and self._ticks % _RSS_TICKS == 0 and not self.stop_phase:
             self._watch_memory(self.options.max_worker_rss)
+        if self.segment.phase == RUNNING and all(worker.ready for worker in self.workers.values()):
+            self._spares.keep()
         self._looks.append((time.monotonic(), self._awake()))
         if self.options.rebalance and not self.stop_phase:
             loads = {i: Load(queue, busy, not self.segment.leaving(i)) for i, _, queue, busy in self._loads()}
@@ -725,6 +739,7 @@ class Root:
             worker.process.join(1.0)
             os.close(worker.pidfd)
         self.workers.clear()
+        self._spares.close()
         use_scheduler(self._former)
         self.scheduler.close()
         os.close(self._pidfd)
