@@ -441,14 +441,14 @@ class Master(GenServer):
             kind, args = _decoded(application)
             app: Application = kind()
             pid, state = _pid_and_state(kind, _started_again(app, args) if again else app.start(args))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return _refused(name, error)
         api.link(pid)
         running = Running(name, app, pid, state)
         try:
             for phase, phase_args in app.start_phases:
                 app.start_phase(phase, phase_args)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._end_tree(running)
             return _refused(name, error)
         _tell(name, "started", pid)
@@ -490,7 +490,7 @@ def _tell(name: str, word: str, *facts: object) -> None:
     scheduler.send_to_root(("application", "word", name, api.self_(), word, *facts))
 
 
-def _refused(name: str, error: Exception) -> Stop:
+def _refused(name: str, error: Exception | SystemExit) -> Stop:
     """The start has failed: the controller has the reason from us, and nobody reports it twice."""
     reason = error.reason if isinstance(error, StartError) else Crash.from_exception(error)
     try:

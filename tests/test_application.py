@@ -499,6 +499,8 @@ SHOP = """
             print("start", args, end)
             if end == "fails":
                 raise ValueError("no good")
+            if end == "exits":
+                sys.exit(3)
             if end == "stopped":
                 stops = [pa.child(pa.application.stop, App)]
             elif end == "crashes":
@@ -536,6 +538,7 @@ def shop(tmp_path: Path) -> Any:
         ("normal", 0, "application shop:App ended: normal; it is permanent: the node stops"),
         ("crashes", 1, "application shop:App ended: shutdown; it is permanent: the node stops"),
         ("fails", 1, "parallel-actors: {}: shop:App did not start: no good"),
+        ("exits", 3, ""),
     ],
 )
 def test_the_exit_code_says_how_an_application_ended(shop: Any, tmp_path: Path, end: str, code: int, said: str) -> None:

@@ -144,6 +144,9 @@ def _main(target: Target, args: list[str], env: tuple[str, ...]) -> Any:
         try:
             name = boot(program, args, env)
         except (ValueError, StartError) as error:
+            why = getattr(error, "reason", None)
+            if isinstance(why, Crash) and isinstance(why.exception, SystemExit):
+                raise why.exception from None  # what the application wants said is the code alone
             sys.exit(f"parallel-actors: {target}: {error}")
         raise ProcessExit((_APPLICATION, name))
     if env:
