@@ -98,17 +98,6 @@ def _shared(rows: tuple[Row, ...], ours: Callable[..., list[float]], test: str, 
     )
 
 
-def _tree(row: Row, *, stealable: bool) -> Part:
-    return Part(
-        "unbalanced_tree",
-        (row,),
-        moves.unbalanced_tree,
-        {"roots": 10_000, "piece": 4_000, "stealable": stealable},
-        {"roots": 1_000},
-        workers=2,
-    )
-
-
 MIB = 1 << 20
 
 # Seconds between two ticks, each of which may take the processor from a process.
@@ -349,13 +338,23 @@ PARTS: tuple[Part, ...] = (
         {"count": 2_000},
         workers=2,
     ),
-    _tree(Row("unbalanced_tree", "1", below(1.05)), stealable=True),
-    _tree(Row("unbalanced_tree_kept", "1"), stealable=False),
     Part(
         "unbalanced_tree",
-        (Row("unbalanced_tree_bare", "1"),),
-        moves.bare_tree,
-        {"roots": 10_000},
+        (
+            Row("unbalanced_tree", "1", below(1.05)),
+            Row("unbalanced_tree_bare", "1"),
+            Row("unbalanced_tree_beside_bare", "1"),
+        ),
+        moves.unbalanced_tree,
+        {"roots": 10_000, "piece": 4_000},
+        {"roots": 1_000},
+        workers=2,
+    ),
+    Part(
+        "unbalanced_tree",
+        (Row("unbalanced_tree_kept", "1"),),
+        moves.kept_tree,
+        {"roots": 10_000, "piece": 4_000},
         {"roots": 1_000},
         workers=2,
     ),
