@@ -661,7 +661,8 @@ def test_a_server_that_was_taken_moves(node: pa.ActorSystem, tmp_path: Path) -> 
         ((_, host, taken),) = ran(1)
         assert host != 0
     assert taken == owner.spawned
-    for number, worker in enumerate((3 - host, host, 0, host)):
+    assert pa.call(taken, "who") == (0, host)  # its init is over: until then it has a stack
+    for number, worker in enumerate((3 - host, host, 0, host), start=1):
         pa.migrate(taken, worker)
         assert pa.call(taken, "who") == (number, worker)
 
