@@ -63,7 +63,7 @@ class Spares:
             return
         process = None
         try:
-            ours, theirs = socket.socketpair()
+            ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)  # what is told comes whole
             with theirs:
                 try:
                     process = self._start(theirs.fileno())
