@@ -99,11 +99,9 @@ def test_actors_leave_a_worker_that_has_too_much(rebalance: bool) -> None:
             places = [actor.where.options(timeout=60)() for actor in actors]
             assert set(places) <= {0, 1}
             looks += 1
-            if rebalance and 1 in places:
-                break
+            if rebalance and set(places) == {0, 1}:
+                break  # some have moved, and not all of them
             if not rebalance and looks == 400:
                 assert [0] * 4 == places
                 break
-            assert looks < 100_000, "nothing has moved"
-        if rebalance:
-            assert 0 in places, "not all of them: then it would be the other way round"
+            assert looks < 100_000, "nothing has moved, or everything"
