@@ -20,14 +20,14 @@ class BeamError(Exception):
 class Machine:
     """A running `erl` with one test, its two pipes and its release."""
 
-    def __init__(self, erl: str, folder: str, schedulers: int, test: Sequence[str]) -> None:
+    def __init__(self, erl: str, folder: str, schedulers: int, test: Sequence[str], *, timed: bool) -> None:
         # A table of processes that holds skynet. Several schedulers are bound, so that 1 and 2 are two cores.
         flags = ["-noshell", "+S", f"{schedulers}:{schedulers}", "+P", "2000000"]
         if schedulers > 1:
             flags += ["+sbt", "db"]
         try:
             self._process = subprocess.Popen(
-                [erl, *flags, "-pa", folder, "-run", "bench", "main", *test],
+                [erl, *flags, "-pa", folder, "-run", "bench", "timed" if timed else "main", *test],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -75,9 +75,12 @@ class Beam:
         self.folder = folder
 
     @contextmanager
-    def machine(self, schedulers: int, test: Sequence[str]) -> Iterator[Machine]:
-        """An `erl` with that many schedulers that waits for runs of `test` (its name and numbers)."""
-        machine = Machine(self.erl, self.folder, schedulers, test)
+    def machine(self, schedulers: int, test: Sequence[str], *, timed: bool = False) -> Iterator[Machine]:
+        """An `erl` with that many schedulers that waits for runs of `test` (its name and numbers).
+
+        timed: the name is that of a module, whose `run` is timed.
+        """
+        machine = Machine(self.erl, self.folder, schedulers, test, timed=timed)
         try:
             yield machine
         finally:
@@ -85,15 +88,20 @@ class Beam:
 
 
 @contextmanager
-def compiled() -> Iterator[Beam | None]:
-    """The BEAM of this machine, if `erl` and `erlc` are on PATH, else None. Raises BeamError if erlc fails."""
+def compiled(modules: Sequence[Path] = ()) -> Iterator[Beam | None]:
+    """The BEAM of this machine, with `modules`, if `erl` and `erlc` are on PATH, else None.
+
+    Raises BeamError if erlc fails.
+    """
     erl, erlc = shutil.which("erl"), shutil.which("erlc")
     if erl is None or erlc is None:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="parallel_actors-bench-") as folder:
         with as_file(files("parallel_actors.bench") / "beam" / "bench.erl") as source:
-            done = subprocess.run([erlc, "-o", folder, str(Path(source))], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [erlc, "-o", folder, str(Path(source)), *map(str, modules)], capture_output=True, text=True, check=False
+            )
         if done.returncode != 0:
             raise BeamError(f"erlc failed: {(done.stdout + done.stderr).strip()}")
         yield Beam(erl, folder)

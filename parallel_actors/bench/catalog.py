@@ -27,6 +27,7 @@ class Part:
         place: where `ours` runs: as a process on worker 0; in the command, with the running system as its first
             argument; in the command, without a system.
         beam: a test of `beam/bench.erl`, and the names of the parameters that it takes. Empty: no counterpart.
+        timed: the test is a module of its own.
         schedulers: the BEAM's: one, two, or as many as workers.
         workers: how many it needs at least.
         fresh: each run has a system (and a BEAM) of its own.
@@ -40,6 +41,7 @@ class Part:
     quick: Mapping[str, int] = field(default_factory=dict)
     place: Literal["worker", "system", "command"] = "worker"
     beam: tuple[str, ...] = ()
+    timed: bool = False
     schedulers: Literal["one", "two", "all"] = "one"
     workers: int = 1
     fresh: bool = False

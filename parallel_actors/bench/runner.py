@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -26,7 +26,7 @@ from parallel_actors.bench.report import Measured
 from parallel_actors.cli.target import UsageError
 from parallel_actors.config import Options, resolve_from
 
-__all__ = ["bench", "chosen"]
+__all__ = ["BenchFailed", "bench", "chosen", "measure"]
 
 RUNS = 5
 RUN_TIMEOUT = 600.0  # s
@@ -67,7 +67,7 @@ def bench(names: Sequence[str], settings: Mapping[str, object], *, quick: bool, 
     if json_file is not None and not os.access(json_file.parent, os.W_OK):
         raise UsageError(f"expected --json to be a file that can be written, got {str(json_file)!r}")
     try:
-        measured, notes = _measure(parts, options, quick=quick)
+        measured, notes = measure(parts, options, quick=quick)
     except (BenchFailed, pa.StartError) as failure:
         print(f"Error: {failure}", file=sys.stderr)
         return 1
@@ -80,12 +80,20 @@ def bench(names: Sequence[str], settings: Mapping[str, object], *, quick: bool, 
     return 0
 
 
-def _measure(parts: Sequence[Part], options: Options, *, quick: bool) -> tuple[list[Measured], list[str]]:
+def measure(
+    parts: Sequence[Part], options: Options, *, quick: bool, modules: Sequence[Path] = ()
+) -> tuple[list[Measured], list[str]]:
+    """Measure `parts`, with the BEAM beside them: their rows, and what to know of them.
+
+    modules: the BEAM's, of parts that are `timed`.
+
+    Raises BenchFailed.
+    """
     notes: list[str] = []
     measured: list[Measured] = []
     with ExitStack() as stack:
         try:
-            theirs = stack.enter_context(beam.compiled())
+            theirs = stack.enter_context(beam.compiled(modules))
         except beam.BeamError as error:
             theirs = None
             notes.append(f"without the BEAM: {error}")
@@ -151,9 +159,9 @@ def _await_quiet() -> None:
         pa.sleep(0.001)
 
 
-def _workload(home: pa.Pid, part: int, params: Mapping[str, int]) -> None:
-    """A process on worker 0: it runs the workload of PARTS[part] and sends home what it returns."""
-    pa.send(home, ("figures", PARTS[part].ours(**params)))
+def _workload(home: pa.Pid, ours: Callable[..., list[float]], params: Mapping[str, int]) -> None:
+    """A process on worker 0: it runs the workload of a part and sends home what it returns."""
+    pa.send(home, ("figures", ours(**params)))
 
 
 class _Run:
@@ -224,7 +232,7 @@ class _Run:
 
     def _on_worker(self, sizes: Mapping[str, int]) -> list[float]:
         spawn = pa.options(worker=0, label=f"bench {self.part.name}").spawn_monitor
-        pid, ref = spawn(_workload, pa.self_(), PARTS.index(self.part), sizes)
+        pid, ref = spawn(_workload, pa.self_(), self.part.ours, sizes)
         got: Any = pa.receive(("figures", list), pa.Down(ref, pid, pa.ANY), timeout=RUN_TIMEOUT, default=None)
         if got is None:
             raise BenchFailed(f"{self.part.name}: expected a run to take at most {RUN_TIMEOUT:g} s, it goes on")
@@ -252,10 +260,10 @@ class _Theirs:
         if self.part.place == "command":
             return [machine.beam_startup(self.erl.erl)]
         if self.part.fresh:
-            with self.erl.machine(self.schedulers, self.test) as one:
+            with self.erl.machine(self.schedulers, self.test, timed=self.part.timed) as one:
                 self.release = one.release
                 return one.run()
         if self.machine is None:
-            self.machine = self.stack.enter_context(self.erl.machine(self.schedulers, self.test))
+            self.machine = self.stack.enter_context(self.erl.machine(self.schedulers, self.test, timed=self.part.timed))
             self.release = self.machine.release
         return self.machine.run()

@@ -9,27 +9,34 @@
 -behaviour(gen_server).
 -compile([export_all, nowarn_export_all]).
 
-main([Test | Numbers]) ->
-    Args = [list_to_integer(N) || N <- Numbers],
-    io:format("~s~n", [erlang:system_info(otp_release)]),
-    serve(list_to_atom(Test), Args, erlang:system_info(process_count)).
+main([Test | Numbers]) -> serve(fun() -> apply(?MODULE, list_to_atom(Test), ints(Numbers)) end).
 
-serve(Test, Args, Base) ->
+%% Likewise for another module: run/N, by the number of its arguments, is timed.
+timed([Module | Numbers]) ->
+    serve(fun() -> From = now_ns(), apply(list_to_atom(Module), run, ints(Numbers)), [seconds(From, now_ns())] end).
+
+ints(Numbers) -> [list_to_integer(N) || N <- Numbers].
+
+serve(Test) ->
+    io:format("~s~n", [erlang:system_info(otp_release)]),
+    serve(Test, erlang:system_info(process_count)).
+
+serve(Test, Base) ->
     case io:get_line("") of
         eof -> halt(0);
         _ ->
             settle(Base),
-            io:format("~s~n", [lists:join(" ", [io_lib:format("~w", [V]) || V <- once(Test, Args)])]),
-            serve(Test, Args, Base)
+            io:format("~s~n", [lists:join(" ", [io_lib:format("~w", [V]) || V <- once(Test)])]),
+            serve(Test, Base)
     end.
 
 %% Each run in a process of its own, with a heap of its own.
-once(Test, Args) ->
+once(Test) ->
     Me = self(),
-    {Pid, Ref} = spawn_monitor(fun() -> Me ! {result, self(), apply(?MODULE, Test, Args)} end),
+    {Pid, Ref} = spawn_monitor(fun() -> Me ! {result, self(), Test()} end),
     receive
         {result, Pid, Result} -> receive {'DOWN', Ref, _, _, _} -> Result end;
-        {'DOWN', Ref, _, _, Why} -> io:format(standard_error, "~p failed: ~p~n", [Test, Why]), halt(1)
+        {'DOWN', Ref, _, _, Why} -> io:format(standard_error, "the test failed: ~p~n", [Why]), halt(1)
     end.
 
 settle(Base) ->
