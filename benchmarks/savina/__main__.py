@@ -37,7 +37,7 @@ def part_of(name: str) -> Part:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.savina", description="The Savina actor benchmarks.")
     parser.add_argument("programs", metavar="NAME", nargs="*", help=f"some of: {', '.join(PROGRAMS)}")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="how many workers (default 1 and 2)")
+    parser.add_argument("--workers", type=int, action="append", help="how many, once or more (default 1, then 2)")
     parser.add_argument("--quick", action="store_true", help="small sizes, one run of each")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures to a file")
     options = parser.parse_args()
@@ -46,7 +46,7 @@ def main() -> int:
             parser.error(f"expected the name of a program, got {name!r}; known are {', '.join(PROGRAMS)}")
     parts = [part_of(name) for name in options.programs or PROGRAMS]
     figures = []
-    for workers in options.workers:
+    for workers in options.workers or (1, 2):
         try:
             measured, notes = measure(
                 parts, resolve(workers=workers), quick=options.quick, modules=sorted(BEAM.glob("savina_*.erl"))
