@@ -167,7 +167,7 @@ ON_WORKERS = [part for part in PARTS if part.place == "worker" and not part.kill
 
 @pytest.mark.parametrize("part", ON_WORKERS, ids=label)
 def test_a_workload_gives_a_figure_per_row(part: Part, node: pa.ActorSystem) -> None:
-    _, ref = pa.options(worker=0).spawn_monitor(runner._workload, pa.self_(), PARTS.index(part), tiny(part))
+    _, ref = pa.options(worker=0).spawn_monitor(runner._workload, pa.self_(), part.ours, tiny(part))
     _, figures = pa.receive(("figures", list), timeout=60)
     assert "normal" == pa.receive(pa.Down(ref, pa.ANY, pa.ANY), timeout=60).reason
     assert len(part.rows) == len(figures)
@@ -181,7 +181,7 @@ def test_a_workload_beside_a_system(part: Part, actor_system: pa.ActorSystem) ->
     if part.place == "system":
         figures = part.ours(actor_system, **tiny(part))
     else:
-        pa.options(worker=0).spawn(runner._workload, actor_system.pid, PARTS.index(part), tiny(part))
+        pa.options(worker=0).spawn(runner._workload, actor_system.pid, part.ours, tiny(part))
         _, figures = pa.receive(("figures", list), timeout=60)
     assert len(part.rows) == len(figures)
     assert all(figure >= 0 for figure in figures)
