@@ -216,7 +216,9 @@ def test_a_test_that_the_beam_does_not_know(capfd: pytest.CaptureFixture[str]) -
             pytest.raises(beam.BeamError, match="erl ended with exit code 1"),
         ):
             erl.run()
-    assert "no_such_test failed" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "the test failed: {undef," in said
+    assert "no_such_test" in said
 
 
 # --- what fails -------------------------------------------------------------------------------------------------------

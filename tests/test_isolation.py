@@ -26,6 +26,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import parallel_actors as pa
 from parallel_actors.workers import ident, reasons
 from parallel_actors.workers.codec import Codec, Encoded, isolate_raw, isolated
 from parallel_actors.workers.errors import NotPicklable
@@ -81,6 +82,11 @@ def top_level(x: list[int] = []) -> list[int]:  # noqa: B006
     return x
 
 
+class Shop(pa.Actor):
+    @pa.cast
+    def open(self) -> None: ...
+
+
 IMMUTABLE: list[object] = [
     None,
     True,
@@ -134,6 +140,8 @@ IMMUTABLE: list[object] = [
     lambda x=(1, 2), *, y="s": x,
     Frozen(len, top_level),
     {1: 1}.__class__,
+    pa.ref(Shop, PID),
+    pa.ReplyTo((PID, REF)),
 ]
 
 

@@ -585,6 +585,20 @@ def children_of(supervisor: pa.Pid) -> list[pa.Pid]:
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
+@contract("S9.7", partly=True)
+@pytest.mark.parametrize("by", [GUEST, 0, 1, 2])
+@pytest.mark.parametrize("way", [(0, 1), (1, 0), (0, 1, 0), (0, 1, 2)])
+def test_one_that_moved_is_stopped(node: pa.ActorSystem, by: int, way: tuple[int, ...]) -> None:
+    """Its home kept the order for itself, if it came from there: the server went on."""
+    pid = server(way[0])
+    for worker in way[1:]:
+        migrate(pid, worker)
+    asker = place(by)
+    ref = asker.do(pa.monitor, pid)
+    asker.do(pa.stop, pid, "shutdown", WAIT)
+    assert asker.do(pa.receive, pa.Down, timeout=WAIT) == pa.Down(ref, pid, "shutdown")
+
+
 @contract("S6.3", "S6.4", "S9.7", partly=True)
 @pytest.mark.parametrize("asker", [GUEST, 0, 1, 2])
 def test_an_answer_for_later_comes_from_elsewhere(node: pa.ActorSystem, asker: int) -> None:

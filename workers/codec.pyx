@@ -1795,6 +1795,7 @@ cdef dict _library_kinds = {
     "Decimal": ("decimal", K_SHARE), "Fraction": ("fractions", K_SHARE), "UUID": ("uuid", K_SHARE),
     "AtomicsRef": ("parallel_actors.workers.cells", K_SHARE), "CountersRef": ("parallel_actors.workers.cells", K_SHARE),
     "Table": ("parallel_actors.workers.ets", K_SHARE),
+    "ActorRef": ("parallel_actors.actor", K_SHARE), "ReplyTo": ("parallel_actors.actor", K_SHARE),
     "PurePosixPath": ("pathlib", K_SHARE), "PosixPath": ("pathlib", K_SHARE), "PureWindowsPath": ("pathlib", K_SHARE),
 }
 

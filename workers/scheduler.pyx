@@ -1341,17 +1341,19 @@ cdef class Scheduler:
     cdef int send_order(self, Pid to, object message) except -1:
         """A message that no limit of a mailbox holds up or drops: such as the order to stop."""
         cdef Process p
-        cdef bytes data
         cdef uint64_t lo = to.lo
         if to.hi == self.hi:
             p = self.find(lo)
-            if p is None:
-                if self.is_unborn(lo):
-                    data = self.codec.encode(message)
-                    self.unborn.setdefault(lo, []).append((MSG, IS_ORDER, 0, (<char *>&lo)[:8] + data))
-                return 0
-            body = self.codec.isolate(message)
-            return 0 if p.flags & EXITING else self.deliver(p, body)        # isolating runs user code
+            if p is not None and not p.flags & AWAY:
+                body = self.codec.isolate(message)
+                if p.flags & (EXPORTED | AWAY) and self.local(lo) is None:
+                    return self.send_order(to, message)         # isolating runs user code
+                return 0 if p.flags & EXITING else self.deliver(p, body)
+            if self.elsewhere(lo):
+                data = self.codec.encode(message)
+                if self.elsewhere(lo):
+                    self.hold(lo, MSG, IS_ORDER, 0, (<char *>&lo)[:8] + <bytes>data)
+            return 0
         data = self.codec.encode(message)
         if hi_nonce(to.hi) != self.segment.nonce:
             return 0

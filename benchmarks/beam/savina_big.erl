@@ -29,7 +29,8 @@ run(Actors, Pings) ->
     ],
     [gen_server:cast(Player, {'begin', list_to_tuple(Players)}) || Player <- Players],
     [receive done -> ok end || _ <- Players],
-    Chosen = lists:foldl(fun(Seed, Counts) -> chosen(Actors, Pings, rand:seed_s(exsss, Seed), Counts) end, #{}, Numbers),
+    Choose = fun(Seed, Counts) -> chosen(Actors, Pings, rand:seed_s(exsss, Seed), Counts) end,
+    Chosen = lists:foldl(Choose, #{}, Numbers),
     [begin Times = maps:get(Number, Chosen, 0), Times = gen_server:call(Player, times_pinged) end
      || {Number, Player} <- lists:zip(Numbers, Players)],
     [gen_server:stop(Player) || Player <- Players].

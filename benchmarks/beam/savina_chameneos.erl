@@ -35,7 +35,7 @@ colour_after(One, Other) -> 3 - One - Other.
 
 run(Creatures, Meetings) ->
     {ok, Mall} = gen_server:start_link(?MODULE, {mall, Meetings}, []),
-    Colours = [Number rem 3 || Number <- lists:seq(0, Creatures - 1)],
+    Colours = [Number rem 3 || Number <- lists:seq(1, Creatures)],
     [{ok, _} = gen_server:start_link(?MODULE, {creature, Mall, Colour, self()}, []) || Colour <- Colours],
     Left = [receive {left, Met, Colour} -> {Met, Colour} end || _ <- Colours],
     Twice = 2 * Meetings,

@@ -8,7 +8,7 @@ handle_call({write, Key, Value}, _, Values) -> {reply, ok, Values#{Key => Value}
 handle_call(everything, _, Values) -> {reply, Values, Values}.
 handle_cast(_, Values) -> {noreply, Values}.
 
-%% A client's requests, one by one: a key, and what to write there or none. What is written tells by its remainder where.
+%% A client's requests: a key, and what to write there or none. What is written tells by its remainder where.
 plan(Seed, Requests, Percent, Keys, Do, Result) ->
     plan(1, Seed, Requests, Percent, Keys, rand:seed_s(exsss, Seed), Do, Result).
 

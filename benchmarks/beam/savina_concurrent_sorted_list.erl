@@ -50,7 +50,8 @@ run(Clients, Requests, Writes, Sizes, Values) ->
     {ok, Server} = gen_server:start_link(?MODULE, [], []),
     Me = self(),
     Randoms = [rand:seed_s(exsss, Seed) || Seed <- lists:seq(1, Clients)],
-    [spawn_link(fun() -> Me ! {found, client(Server, Requests, Writes, Sizes, Values, Random)} end) || Random <- Randoms],
+    [spawn_link(fun() -> Me ! {found, client(Server, Requests, Writes, Sizes, Values, Random)} end)
+     || Random <- Randoms],
     Found = lists:append([receive {found, One} -> One end || _ <- Randoms]),
     Everything = gen_server:call(Server, everything),
     gen_server:stop(Server),

@@ -8,7 +8,7 @@ from random import Random
 import parallel_actors as pa
 from benchmarks.savina import expect
 
-PARAMETERS = {"actors": 120, "pings": 500}
+PARAMETERS = {"actors": 120, "pings": 3_000}
 QUICK = {"actors": 8, "pings": 50}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import parallel_actors as pa
 from benchmarks.savina import expect
 
-PARAMETERS = {"creatures": 100, "meetings": 30_000}
+PARAMETERS = {"creatures": 100, "meetings": 200_000}
 QUICK = {"creatures": 7, "meetings": 200}
 
 COLOURS = 3
@@ -65,7 +65,7 @@ class Creature(pa.Actor):
 
 def run(creatures: int, meetings: int) -> None:
     mall = pa.start_link(Mall, meetings)
-    colours = [number % COLOURS for number in range(creatures)]
+    colours = [number % COLOURS for number in range(1, creatures + 1)]
     for number, colour in enumerate(colours):
         pa.options(worker=number % pa.worker_count()).start_link(Creature, mall, colour, pa.self_())
     left = [pa.receive((int, int)) for _ in colours]

@@ -107,7 +107,7 @@ def source(following: pa.Pid) -> None:
 def weights(columns: int, channels: int, channel: int) -> tuple[list[int], list[int]]:
     """The coefficients of a channel's two filters."""
     first = [i * columns + channel * channels + 2 * channel + i + 1 for i in range(columns)]
-    second = [i * channel + channel * channel + channel + i for i in range(columns)]
+    second = [i * channel + channel * channel + channel + i + 1 for i in range(columns)]
     return first, second
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import parallel_actors as pa
 from benchmarks.savina import expect
 
-PARAMETERS = {"customers": 20_000}
-QUICK = {"customers": 100}
+PARAMETERS = {"customers": 30_000}
+QUICK = {"customers": 400}
 
 SIDE = 500.0
 THRESHOLD = 2 * math.sqrt(2) * SIDE  # what the customers of a quadrant may cost until it opens
@@ -103,6 +103,10 @@ class Quadrant(pa.Actor):
             quarter.opened_elsewhere(facility)
 
     @pa.call
+    def known(self) -> list[Point]:
+        return self.facilities
+
+    @pa.call
     def finish(self) -> tuple[int, list[tuple[Box, int]]]:
         """How many facilities are open in here, and the customers of each quadrant that isn't. The quarters end."""
         if not self.quarters:
@@ -124,9 +128,11 @@ def run(customers: int) -> None:
     for point in points:
         top.enter(point)
     opened, closed = top.finish.options(timeout=None)()
+    known = top.known()  # what was told upwards has come by now
     pa.stop(top)
 
     # Each facility has made four quadrants of one; they cover all without overlapping, and have each customer once.
+    expect("the facilities that are known at the top", opened, len(set(known)))
     expect("the quadrants without a facility", 1 + 3 * opened, len(closed))
     expect("their area", SIDE * SIDE, sum((box.x2 - box.x1) * (box.y2 - box.y1) for box, _ in closed))
     expect("their customers", counted(Box(0.0, 0.0, SIDE, SIDE), points, dict(closed)), dict(closed))

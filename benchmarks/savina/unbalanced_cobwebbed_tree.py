@@ -43,6 +43,7 @@ def node(number: int, work: int, root: pa.Pid) -> None:
             case "end":
                 for child in children:
                     pa.send(child, "end")
+                pa.send(root, "ended")
                 return
 
 
@@ -75,6 +76,8 @@ def run(nodes: int, children: int, work: int, deviation: int) -> None:
     visits = [pa.receive(("visited", int, int)) for _ in range(size - 1)]
     for child in top:
         pa.send(child, "end")
+    for _ in visits:
+        pa.receive("ended")
     expect("the size of the tree", 1 + (nodes - 1) // children * children, size)
     expect("who was visited", list(range(1, size)), sorted(number for _, number, _ in visits))
     expect("the work", all_work, sum(done for _, _, done in visits))
