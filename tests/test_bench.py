@@ -18,6 +18,7 @@ from leaks import eventually
 from parallel_actors.bench import beam, machine, report, runner
 from parallel_actors.bench.catalog import NAMES, PARTS, Part
 from parallel_actors.bench.cores import Cores, look
+from parallel_actors.bench.counterparts import CounterpartError
 from parallel_actors.bench.figures import Aim, Figure, Row, above, at_least, at_most, below, percentile, shown
 from parallel_actors.bench.report import Measured
 from parallel_actors.cli import main
@@ -213,7 +214,7 @@ def test_a_test_that_the_beam_does_not_know(capfd: pytest.CaptureFixture[str]) -
         assert theirs is not None
         with (
             theirs.machine(1, ["no_such_test"]) as erl,
-            pytest.raises(beam.BeamError, match="erl ended with exit code 1"),
+            pytest.raises(CounterpartError, match="erl ended with exit code 1"),
         ):
             erl.run()
     said = capfd.readouterr().err
@@ -238,7 +239,6 @@ def test_a_workload_that_fails_ends_the_command_with_1(
 def test_a_workload_that_crashes_on_its_worker(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The worker finds the part by its place in its own catalogue, and that one takes no such parameter.
     part = Part("ring", (Row("ring", "s"),), PARTS[0].ours, {"unknown": 1})
     monkeypatch.setattr(runner, "PARTS", (part,))
     assert 1 == runner.bench(["ring"], {"workers": 1}, quick=True, json_file=None)

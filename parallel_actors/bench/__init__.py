@@ -3,7 +3,8 @@
     figures.py      rows, aims, figures; JSON
     catalog.py      every benchmark: its rows, its workload, its sizes, the BEAM's counterpart
     runner.py       warm-up and runs, in turn with the BEAM's
-    beam.py         the BEAM: compiled once, asked for one run at a time; beam/bench.erl
+    counterparts.py what is measured beside us: a command that is asked for one run at a time
+    beam.py         the BEAM: compiled once; beam/bench.erl
     cores.py        whether the cores were free
     report.py       the table
     server.py       the GenServer of the benchmarks

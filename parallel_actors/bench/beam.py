@@ -5,93 +5,74 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 
-__all__ = ["Beam", "BeamError", "Machine", "compiled"]
+from parallel_actors.bench.catalog import Part
+from parallel_actors.bench.counterparts import Counterpart, CounterpartError, Machine, Runs
+from parallel_actors.bench.machine import beam_startup
+
+__all__ = ["Beam", "compiled"]
 
 
-class BeamError(Exception):
-    """Raised when the BEAM's side can't be compiled, started or asked; the text says what it said."""
-
-
-class Machine:
-    """A running `erl` with one test, its two pipes and its release."""
-
-    def __init__(self, erl: str, folder: str, schedulers: int, test: Sequence[str], *, timed: bool) -> None:
-        # A table of processes that holds skynet. Several schedulers are bound, so that 1 and 2 are two cores.
-        flags = ["-noshell", "+S", f"{schedulers}:{schedulers}", "+P", "2000000"]
-        if schedulers > 1:
-            flags += ["+sbt", "db"]
-        try:
-            self._process = subprocess.Popen(
-                [erl, *flags, "-pa", folder, "-run", "bench", "timed" if timed else "main", *test],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                process_group=0,  # Ctrl-C is ours: erl would ask what to do
-            )
-        except OSError as error:
-            raise BeamError(f"{erl} can't be started: {error}") from error
-        try:
-            self.release = self._line()
-        except BaseException:
-            self.close()
-            raise
-
-    def run(self) -> list[float]:
-        """One run: its figures, in the order of the rows."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write("run\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise BeamError(f"erl ended: {error}") from error
-        line = self._line()
-        try:
-            return [float(word) for word in line.split()]
-        except ValueError:
-            raise BeamError(f"expected figures from erl, got {line!r}") from None
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        if line := self._process.stdout.readline():
-            return line.strip()
-        raise BeamError(f"erl ended with exit code {self._process.wait()}; see its message above")
-
-    def close(self) -> None:
-        """End it, whatever it does."""
-        self._process.kill()
-        self._process.communicate()
-
-
-class Beam:
+class Beam(Counterpart):
     """The compiled test module, and the `erl` that runs it."""
+
+    name = "beam"
+    title = "BEAM"
+    spoken = "the BEAM"
+    version = "otp"
 
     def __init__(self, erl: str, folder: str) -> None:
         self.erl = erl
         self.folder = folder
 
-    @contextmanager
-    def machine(self, schedulers: int, test: Sequence[str], *, timed: bool = False) -> Iterator[Machine]:
+    def sizes(self, part: Part, ours: Mapping[str, int], workers: int) -> dict[str, int] | None:
+        if not part.beam:
+            return None
+        return {**ours, "schedulers": {"one": 1, "two": 2, "all": workers}[part.schedulers]}
+
+    def start(self, part: Part, sizes: Mapping[str, int]) -> Runs:
+        if part.place == "command":
+            return _Boot(self.erl)
+        test = [part.beam[0], *(str(sizes[name]) for name in part.beam[1:])]
+        return self.machine(sizes["schedulers"], test, timed=part.timed)
+
+    def machine(self, schedulers: int, test: Sequence[str], *, timed: bool = False) -> Machine:
         """An `erl` with that many schedulers that waits for runs of `test` (its name and numbers).
 
         timed: the name is that of a module, whose `run` is timed.
         """
-        machine = Machine(self.erl, self.folder, schedulers, test, timed=timed)
-        try:
-            yield machine
-        finally:
-            machine.close()
+        # A table of processes that holds skynet. Several schedulers are bound, so that 1 and 2 are two cores.
+        flags = ["-noshell", "+S", f"{schedulers}:{schedulers}", "+P", "2000000"]
+        if schedulers > 1:
+            flags += ["+sbt", "db"]
+        run = ["-run", "bench", "timed" if timed else "main"]
+        return Machine("erl", [self.erl, *flags, "-pa", self.folder, *run, *test])
+
+
+class _Boot:
+    """Runs of `startup`: an `erl` each."""
+
+    release = ""
+
+    def __init__(self, erl: str) -> None:
+        self._erl = erl
+
+    def run(self) -> list[float]:
+        return [beam_startup(self._erl)]
+
+    def close(self) -> None:
+        pass
 
 
 @contextmanager
 def compiled(modules: Sequence[Path] = ()) -> Iterator[Beam | None]:
     """The BEAM of this machine, with `modules`, if `erl` and `erlc` are on PATH, else None.
 
-    Raises BeamError if erlc fails.
+    Raises CounterpartError if erlc fails.
     """
     erl, erlc = shutil.which("erl"), shutil.which("erlc")
     if erl is None or erlc is None:
@@ -103,5 +84,5 @@ def compiled(modules: Sequence[Path] = ()) -> Iterator[Beam | None]:
                 [erlc, "-o", folder, str(Path(source)), *map(str, modules)], capture_output=True, text=True, check=False
             )
         if done.returncode != 0:
-            raise BeamError(f"erlc failed: {(done.stdout + done.stderr).strip()}")
+            raise CounterpartError(f"erlc failed: {(done.stdout + done.stderr).strip()}")
         yield Beam(erl, folder)

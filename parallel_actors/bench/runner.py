@@ -1,6 +1,7 @@
 """The command: checks what was asked for, measures it in turn with the BEAM, prints the table, writes the JSON.
 
-A part of the catalogue goes: a warm-up, ours and theirs; then the runs, each of ours followed by one of theirs. The
+A part of the catalogue goes: a warm-up, ours and theirs; then the runs, each of ours followed by one of theirs, of the
+BEAM and of each peer that `benchmarks` brings. The
 parts of a benchmark share a system, unless they need a fresh one for each run. Before and after a benchmark we look at
 the cores.
 """
@@ -12,7 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any
 
 import parallel_actors as pa
 from parallel_actors.bench import beam, cores, machine, report
+from parallel_actors.bench.beam import Beam
 from parallel_actors.bench.catalog import NAMES, PARTS, Part
-from parallel_actors.bench.figures import Figure
-from parallel_actors.bench.report import Measured
+from parallel_actors.bench.counterparts import Counterpart, CounterpartError, Runs
+from parallel_actors.bench.figures import Figure, Row
+from parallel_actors.bench.report import Beside, Measured
 from parallel_actors.cli.target import UsageError
 from parallel_actors.config import Options, resolve_from
 
@@ -54,8 +57,20 @@ def chosen(names: Sequence[str], workers: int) -> tuple[list[Part], list[str]]:
     return parts, [row.name for part in wanted if part not in parts for row in part.rows]
 
 
-def bench(names: Sequence[str], settings: Mapping[str, object], *, quick: bool, json_file: Path | None) -> int:
+def bench(
+    names: Sequence[str],
+    settings: Mapping[str, object],
+    *,
+    quick: bool,
+    json_file: Path | None,
+    peers: Sequence[Counterpart] = (),
+    without_beam: bool = False,
+    notes: Sequence[str] = (),
+) -> int:
     """Measure, print and write; the exit code of the command: 0, or 1 when a workload or a start failed.
+
+    peers: what else is measured beside us; the JSON has the ratios of the pairs of runs then.
+    notes: what to print of them.
 
     Raises UsageError for names, settings and files that don't do.
     """
@@ -67,23 +82,30 @@ def bench(names: Sequence[str], settings: Mapping[str, object], *, quick: bool, 
     if json_file is not None and not os.access(json_file.parent, os.W_OK):
         raise UsageError(f"expected --json to be a file that can be written, got {str(json_file)!r}")
     try:
-        measured, notes = measure(parts, options, quick=quick)
+        measured, more = measure(parts, options, quick=quick, peers=peers, without_beam=without_beam)
     except (BenchFailed, pa.StartError) as failure:
         print(f"Error: {failure}", file=sys.stderr)
         return 1
+    notes = [*notes, *more]
     if left_out:
         notes.append(f"left out, they need two workers: {', '.join(left_out)}")
     report.show(measured, notes)
     if json_file is not None:
-        figures = [figure for one in measured for figure in one.figures()]
+        figures = [figure for one in measured for figure in one.figures(ratios=bool(peers))]
         json_file.write_text(json.dumps([figure.as_json() for figure in figures], indent=1) + "\n")
     return 0
 
 
 def measure(
-    parts: Sequence[Part], options: Options, *, quick: bool, modules: Sequence[Path] = ()
+    parts: Sequence[Part],
+    options: Options,
+    *,
+    quick: bool,
+    modules: Sequence[Path] = (),
+    peers: Sequence[Counterpart] = (),
+    without_beam: bool = False,
 ) -> tuple[list[Measured], list[str]]:
-    """Measure `parts`, with the BEAM beside them: their rows, and what to know of them.
+    """Measure `parts`, with the BEAM and `peers` beside them: their rows, and what to know of them.
 
     modules: the BEAM's, of parts that are `timed`.
 
@@ -92,14 +114,7 @@ def measure(
     notes: list[str] = []
     measured: list[Measured] = []
     with ExitStack() as stack:
-        try:
-            theirs = stack.enter_context(beam.compiled(modules))
-        except beam.BeamError as error:
-            theirs = None
-            notes.append(f"without the BEAM: {error}")
-        else:
-            if theirs is None:
-                notes.append("without the BEAM: erl and erlc are not on PATH (Debian: apt install erlang-base)")
+        others = [*([] if without_beam else _the_beam(stack, modules, notes)), *peers]
         names = list(dict.fromkeys(part.name for part in parts))
         looks = [cores.look()]
         for number, name in enumerate(names, start=1):
@@ -109,10 +124,23 @@ def measure(
             with _Systems(options) as systems:
                 for part in parts:
                     if part.name == name:
-                        own += _Run(part, options, systems, theirs, quick=quick).measure(notes)
+                        own += _Run(part, options, systems, others, quick=quick).measure(notes)
             looks.append(cores.look())
             measured += [replace(one, cores=looks[-2:]) for one in own]
     return measured, notes
+
+
+def _the_beam(stack: ExitStack, modules: Sequence[Path], notes: list[str]) -> list[Counterpart]:
+    """This machine's, or nothing, with a note that says why."""
+    try:
+        theirs = stack.enter_context(beam.compiled(modules))
+    except CounterpartError as error:
+        notes.append(f"without the BEAM: {error}")
+        return []
+    if theirs is None:
+        notes.append("without the BEAM: erl and erlc are not on PATH (Debian: apt install erlang-base)")
+        return []
+    return [theirs]
 
 
 class _Systems:
@@ -165,17 +193,18 @@ def _workload(home: pa.Pid, ours: Callable[..., list[float]], params: Mapping[st
 
 
 class _Run:
-    """One part: its runs, and the BEAM's beside them."""
+    """One part: its runs, and those of others beside them, in turn."""
 
     def __init__(
-        self, part: Part, options: Options, systems: _Systems, theirs: beam.Beam | None, *, quick: bool
+        self, part: Part, options: Options, systems: _Systems, others: Sequence[Counterpart], *, quick: bool
     ) -> None:
         self.part = part
         self.systems = systems
         self.sizes = {**part.params, **(part.quick if quick else {})}
         self.runs = 1 if quick else RUNS
-        self.theirs = theirs if part.beam else None
-        self.schedulers = {"one": 1, "two": 2, "all": options.workers}[part.schedulers]
+        self.others = [
+            (other, sizes) for other in others if (sizes := other.sizes(part, self.sizes, options.workers)) is not None
+        ]
         self.params = {
             **self.sizes,
             "workers": options.workers,
@@ -185,37 +214,33 @@ class _Run:
         }
 
     def measure(self, notes: list[str]) -> list[Measured]:
-        """The part's rows. What keeps the BEAM from its runs goes into `notes`."""
+        """The part's rows. What keeps others from their runs goes into `notes`."""
         ours: list[list[float]] = []
-        beams: list[list[float]] = []
-        release = ""
         with ExitStack() as stack:
-            counterpart = None
-            if self.theirs is not None:
-                counterpart = _Theirs(self.theirs, self.part, self.schedulers, self.sizes, stack)
+            others = [_Theirs(other, self.part, sizes, stack) for other, sizes in self.others]
             for number in range(1 + self.runs):
                 figures = self._ours(warm_up=number == 0)
                 if number:
                     ours.append(figures)
-                try:
-                    answer = counterpart.run() if counterpart else None
-                except beam.BeamError as error:
-                    notes.append(f"{self.part.name}, without the BEAM: {error}")
-                    counterpart, beams = None, []
-                    continue
-                if answer is not None and number:
-                    beams.append(answer)
-            if counterpart is not None:
-                release = counterpart.release
-        rows: list[Measured] = []
-        for place, row in enumerate(self.part.rows):
-            own = Figure.of(row.name, row.unit, [figures[place] for figures in ours], self.params)
-            other = None
-            if beams:
-                params = {**self.params, "schedulers": self.schedulers, **({"otp": release} if release else {})}
-                other = Figure.of(f"beam_{row.name}", row.unit, [figures[place] for figures in beams], params)
-            rows.append(Measured(row, own, other))
-        return rows
+                for theirs in list(others):
+                    try:
+                        figures = theirs.run()
+                    except CounterpartError as error:
+                        notes.append(f"{self.part.name}, without {theirs.other.spoken}: {error}")
+                        others.remove(theirs)
+                        continue
+                    if number:
+                        theirs.figures.append(figures)
+        return [self._measured(place, row, ours, others) for place, row in enumerate(self.part.rows)]
+
+    def _measured(self, place: int, row: Row, ours: list[list[float]], others: list[_Theirs]) -> Measured:
+        own = [figures[place] for figures in ours]
+        beside: list[Beside] = []
+        for theirs in others:
+            values = [figures[place] for figures in theirs.figures]
+            beside.append(Beside.of(theirs.other, row, own, values, {**self.params, **theirs.params()}))
+        beam = next((one.figure for one in beside if one.name == Beam.name), None)
+        return Measured(row, Figure.of(row.name, row.unit, own, self.params), beam, others=beside)
 
     # --- ours ---
 
@@ -244,26 +269,30 @@ class _Run:
 
 
 class _Theirs:
-    """The BEAM's runs of one part."""
+    """The runs of one part by one counterpart."""
 
-    def __init__(self, erl: beam.Beam, part: Part, schedulers: int, sizes: Mapping[str, int], stack: ExitStack) -> None:
-        self.erl = erl
+    def __init__(self, other: Counterpart, part: Part, sizes: Mapping[str, int], stack: ExitStack) -> None:
+        self.other = other
         self.part = part
-        self.schedulers = schedulers
-        self.test = [part.beam[0], *(str(sizes[name]) for name in part.beam[1:])]
+        self.sizes = sizes
         self.stack = stack
-        self.machine: beam.Machine | None = None
+        self.kept: Runs | None = None
         self.release = ""
+        self.figures: list[list[float]] = []
 
     def run(self) -> list[float]:
         """One run, in the machine that the part keeps, or in one of its own."""
-        if self.part.place == "command":
-            return [machine.beam_startup(self.erl.erl)]
         if self.part.fresh:
-            with self.erl.machine(self.schedulers, self.test, timed=self.part.timed) as one:
-                self.release = one.release
-                return one.run()
-        if self.machine is None:
-            self.machine = self.stack.enter_context(self.erl.machine(self.schedulers, self.test, timed=self.part.timed))
-            self.release = self.machine.release
-        return self.machine.run()
+            with self._start() as fresh:
+                return fresh.run()
+        if self.kept is None:
+            self.kept = self.stack.enter_context(self._start())
+        return self.kept.run()
+
+    def _start(self) -> closing[Runs]:
+        one = self.other.start(self.part, self.sizes)
+        self.release = one.release
+        return closing(one)
+
+    def params(self) -> dict[str, object]:
+        return {**self.sizes, **({self.other.version: self.release} if self.release else {})}

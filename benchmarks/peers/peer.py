@@ -1,0 +1,48 @@
+"""A peer as a counterpart: an OS process for each part, which is asked for its runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.peers import PEERS, ROWS
+from parallel_actors.bench.catalog import Part
+from parallel_actors.bench.counterparts import Counterpart, Machine
+
+__all__ = ["Peer"]
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 20.0  # s, until what a peer hasn't ended is killed
+TIMEOUT = 300.0  # s, for a run
+
+
+class Peer(Counterpart):
+    """One of PEERS, if it is there.
+
+    Raises CounterpartError where it can't be imported.
+    """
+
+    version = "version"
+
+    def __init__(self, name: str) -> None:
+        self.name = self.title = self.spoken = name
+        with self._machine() as asked:
+            self.tests = asked.line().split()
+
+    def sizes(self, part: Part, ours: Mapping[str, int], workers: int) -> dict[str, int] | None:
+        test, *_ = ROWS.get(part.rows[0].name, ("",))
+        if test not in self.tests:
+            return None
+        sizes = dict(ours)
+        if (most := PEERS[self.name].get(test)) is not None:
+            sizes["count"] = min(most, sizes["count"])
+        return sizes
+
+    def start(self, part: Part, sizes: Mapping[str, int]) -> Machine:
+        test, *names = ROWS[part.rows[0].name]
+        return self._machine(test, *(str(sizes[name]) for name in names))
+
+    def _machine(self, *test: str) -> Machine:
+        command = [sys.executable, "-m", "benchmarks.peers", self.name, *test]
+        return Machine(self.name, command, folder=ROOT, keep_stderr=True, patience=PATIENCE, timeout=TIMEOUT)
