@@ -47,6 +47,14 @@ ROWS: Mapping[str, tuple[str, ...]] = {
 PEERS: Mapping[str, Mapping[str, int]] = {
     "multiprocessing": {"cross_cast": 200_000},
     "executor": {"cross_call": 20_000, "cross_cast": 50_000},
+    "pykka": {},
+    "thespian": {},
+    "pyzmq": {},
+    "faster-fifo": {},
+    "xoscar": {},
+    "ray": {},
+    "charm4py": {},
+    "monarch": {},
 }
 
 

@@ -136,6 +136,7 @@ class Machine:
                 self._process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(self._patience)
+        self._process.kill()  # first: erl says so when it loses its helper
         for child in family:  # some lead groups of their own
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
