@@ -229,8 +229,8 @@ def test_what_is_not_there(folder: Path, words: list[str], expected: str) -> Non
 # --- the process of a counterpart -------------------------------------------------------------------------------------
 
 
-def machine(program: str, **options: float) -> Machine:
-    return Machine("it", [sys.executable, "-c", program], keep_stderr=True, **options)
+def machine(program: str, timeout: float | None = None) -> Machine:
+    return Machine("it", [sys.executable, "-c", program], keep_stderr=True, timeout=timeout)
 
 
 def test_no_answer_in_time() -> None:
@@ -269,7 +269,7 @@ os._exit(3)
 
 
 def test_what_it_started_ends_with_it() -> None:
-    with machine(LEAVES.replace("START_NEW_SESSION", "True"), patience=0.0) as asked:
+    with machine(LEAVES.replace("START_NEW_SESSION", "True")) as asked:
         left = int(asked.release)
         assert psutil.pid_exists(left)
     eventually(lambda: not psutil.pid_exists(left), "what it started is gone")

@@ -14,10 +14,26 @@ ends what it started.
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-__all__ = ["FAILED", "PEERS", "ROWS", "Wrong", "calls_asleep", "cross_calls", "exchanges", "expect", "of_calls"]
+__all__ = [
+    "FAILED",
+    "PEERS",
+    "ROWS",
+    "Wrong",
+    "calls_asleep",
+    "cross_calls",
+    "exchanges",
+    "expect",
+    "grown",
+    "latencies",
+    "of_calls",
+    "resident",
+]
 
 # How the line begins that says why there are no figures; `counterparts.py` knows it, too.
 FAILED = "failed: "
@@ -42,13 +58,23 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "payload_bytes_64MB": ("payload_bytes", "size", "count"),
 }
 
-# Each peer, with the most that a test does of something where our sizes would take it more than some ten seconds. The
-# figures are per piece, so that they stay comparable; the JSON has each one's own count.
+# Each peer, with the most that a test, or a row, does of something where our sizes would take it more than some ten
+# seconds. The figures are per piece, so that they stay comparable; the JSON has each one's own count.
 PEERS: Mapping[str, Mapping[str, int]] = {
     "multiprocessing": {"cross_cast": 200_000},
     "executor": {"cross_call": 20_000, "cross_cast": 50_000},
-    "pykka": {},
-    "thespian": {},
+    "pykka": {"call": 50_000, "cast": 500_000, "ping_pong": 50_000, "spawn": 2_000, "memory": 2_000},
+    "thespian": {
+        "call": 100_000,
+        "cast": 200_000,
+        "ping_pong": 100_000,
+        "cross_call": 2_000,
+        "cross_cast": 3_000,
+        "payload": 50,
+        "payload_bytes": 50,
+        "payload_64MB": 1,
+        "payload_bytes_64MB": 1,
+    },
     "pyzmq": {},
     "faster-fifo": {},
     "xoscar": {},
@@ -110,3 +136,14 @@ def exchanges(exchange: Callable[[], int], size: int, count: int) -> list[float]
     seconds = time.perf_counter() - began
     expect("the size of what arrived", size, answer)
     return [seconds / count]
+
+
+def resident() -> int:
+    """Resident bytes of this OS process, without garbage."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def grown(before: int, count: int) -> float:
+    """The figure of `memory`: bytes for each of `count` since then."""
+    return (resident() - before) / count

@@ -31,11 +31,13 @@ class Peer(Counterpart):
             self.tests = asked.line().split()
 
     def sizes(self, part: Part, ours: Mapping[str, int], workers: int) -> dict[str, int] | None:
-        test, *_ = ROWS.get(part.rows[0].name, ("",))
+        row = part.rows[0].name
+        test, *_ = ROWS.get(row, ("",))
         if test not in self.tests:
             return None
         sizes = dict(ours)
-        if (most := PEERS[self.name].get(test)) is not None:
+        limits = PEERS[self.name]
+        if (most := limits.get(row, limits.get(test))) is not None:
             sizes["count"] = min(most, sizes["count"])
         return sizes
 

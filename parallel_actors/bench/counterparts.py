@@ -15,7 +15,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import psutil
 
@@ -94,7 +94,7 @@ class Machine:
         """What it says next."""
         assert self._process.stdout is not None
         if self._timeout is not None:
-            self._await_line(self._timeout)
+            self._await_line(self._process.stdout, self._timeout)
         line = self._process.stdout.readline().strip()
         if line.startswith(FAILED):
             raise CounterpartError(line.removeprefix(FAILED))
@@ -102,11 +102,11 @@ class Machine:
             return line
         raise self._ended()
 
-    def _await_line(self, timeout: float) -> None:
+    def _await_line(self, output: IO[str], timeout: float) -> None:
         """Wait for its next line, or for its end: what it started may keep its output open, and live on."""
         ended = os.pidfd_open(self._process.pid)
         try:
-            ready, _, _ = select.select([self._process.stdout, ended], [], [], timeout)
+            ready, _, _ = select.select([output.fileno(), ended], [], [], timeout)
         finally:
             os.close(ended)
         if not ready:
