@@ -85,7 +85,14 @@ PEERS: Mapping[str, Mapping[str, int]] = {
         "cross_call": 10_000,
         "cross_cast": 10_000,
     },
-    "ray": {},
+    "ray": {
+        "spawn": 4,
+        "memory": 4,
+        "cross_call": 5_000,
+        "cross_cast": 20_000,
+        "payload": 200,
+        "payload_bytes": 200,
+    },
     "charm4py": {},
     "monarch": {},
 }

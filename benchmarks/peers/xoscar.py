@@ -137,7 +137,7 @@ async def spawn(count: int) -> list[float]:
     async with pool() as address:
         began = time.perf_counter()
         for _ in range(count):
-            last = await create(address, Counter)
+            last = await xoscar.create_actor(Counter, address=address)
         answer = await last.ping()
         seconds = time.perf_counter() - began
     expect("the answer", "pong", answer)
