@@ -93,7 +93,7 @@ PEERS: Mapping[str, Mapping[str, int]] = {
         "payload": 200,
         "payload_bytes": 200,
     },
-    "charm4py": {},
+    "charm4py": {"cross_cast": 200_000},
     "monarch": {},
 }
 
