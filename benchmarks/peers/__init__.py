@@ -94,7 +94,15 @@ PEERS: Mapping[str, Mapping[str, int]] = {
         "payload_bytes": 200,
     },
     "charm4py": {"cross_cast": 200_000},
-    "monarch": {},
+    "monarch": {
+        "call": 20_000,
+        "cast": 100_000,
+        "ping_pong": 10_000,
+        "spawn": 500,
+        "memory": 500,
+        "cross_call": 5_000,
+        "cross_cast": 50_000,
+    },
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.peers import PEERS, ROWS
 from parallel_actors.bench.catalog import Part
@@ -46,5 +48,25 @@ class Peer(Counterpart):
         return self._machine(test, *(str(sizes[name]) for name in names))
 
     def _machine(self, *test: str) -> Machine:
-        command = [sys.executable, "-m", "benchmarks.peers", self.name, *test]
-        return Machine(self.name, command, folder=ROOT, keep_stderr=True, patience=PATIENCE, timeout=TIMEOUT)
+        return _Process(self.name, test)
+
+
+class _Process(Machine):
+    """A peer's OS process. Its temporary files go with it: some leave logs."""
+
+    def __init__(self, name: str, test: Sequence[str]) -> None:
+        # Sockets lie there, and their paths are short.
+        self._folder = TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True)
+        super().__init__(
+            name,
+            [sys.executable, "-m", "benchmarks.peers", name, *test],
+            folder=ROOT,
+            environment={**os.environ, "TMPDIR": self._folder.name},
+            keep_stderr=True,
+            patience=PATIENCE,
+            timeout=TIMEOUT,
+        )
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()

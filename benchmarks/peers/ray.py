@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,19 +27,17 @@ def version() -> str:
 
 @contextmanager
 def started() -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=1 << 30,
-            _temp_dir=folder,
-            _system_config={"enable_metrics_collection": False},
-        )
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=1 << 30,
+        _system_config={"enable_metrics_collection": False},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @ray.remote(num_cpus=0)

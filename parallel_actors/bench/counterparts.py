@@ -39,6 +39,7 @@ class Machine:
         command: Sequence[str],
         *,
         folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
         keep_stderr: bool = False,
         patience: float = 0.0,
         timeout: float | None = None,
@@ -60,6 +61,7 @@ class Machine:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 cwd=folder,
+                env=environment,
                 text=True,
                 process_group=0,  # Ctrl-C is ours: erl would ask what to do
             )
