@@ -209,6 +209,13 @@ def test_who_fails_or_dies_in_the_middle_is_skipped_there(folder: Path) -> None:
     assert "dies, ratio" not in done.stdout
 
 
+def test_a_figure_too_few(folder: Path) -> None:
+    add(folder, "fake", FAKE.replace("return [len(asked)]", "return []"))
+    done = start(folder, "benchmarks", "call", "--workers", "1", "--quick", "--peers", "fake")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "call, without fake: expected a figure for each of 1 rows, got []" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

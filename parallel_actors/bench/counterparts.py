@@ -97,12 +97,12 @@ class Machine:
         assert self._process.stdout is not None
         if self._timeout is not None:
             self._await_line(self._process.stdout, self._timeout)
-        line = self._process.stdout.readline().strip()
+        if not (said := self._process.stdout.readline()):
+            raise self._ended()
+        line = said.strip()
         if line.startswith(FAILED):
             raise CounterpartError(line.removeprefix(FAILED))
-        if line:
-            return line
-        raise self._ended()
+        return line
 
     def _await_line(self, output: IO[str], timeout: float) -> None:
         """Wait for its next line, or for its end: what it started may keep its output open, and live on."""

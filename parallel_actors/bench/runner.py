@@ -281,13 +281,17 @@ class _Theirs:
         self.figures: list[list[float]] = []
 
     def run(self) -> list[float]:
-        """One run, in the machine that the part keeps, or in one of its own."""
+        """One run, in the machine that the part keeps, or in one of its own: a figure for each row."""
         if self.part.fresh:
             with self._start() as fresh:
-                return fresh.run()
-        if self.kept is None:
-            self.kept = self.stack.enter_context(self._start())
-        return self.kept.run()
+                figures = fresh.run()
+        else:
+            if self.kept is None:
+                self.kept = self.stack.enter_context(self._start())
+            figures = self.kept.run()
+        if len(figures) != len(self.part.rows):
+            raise CounterpartError(f"expected a figure for each of {len(self.part.rows)} rows, got {figures!r}")
+        return figures
 
     def _start(self) -> closing[Runs]:
         one = self.other.start(self.part, self.sizes)
