@@ -113,7 +113,7 @@ def show(measured: Sequence[Measured], notes: Sequence[str]) -> None:
     for title in ("row", "ours", "min .. max", "BEAM", "min .. max", "ratio", "aim", ""):
         left = title in ("row", "aim", "")
         table.add_column(title, justify="left" if left else "right", no_wrap=title == "row", overflow="fold")
-    peers = list(dict.fromkeys(peer.title for one in measured for peer in one.peers))
+    peers = sorted({peer.title for one in measured for peer in one.peers})
     for title in peers:
         table.add_column(f"{title}, ratio", justify="right", overflow="fold")
     for one in measured:
