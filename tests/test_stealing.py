@@ -686,6 +686,23 @@ def obey_from(test: pa.Pid) -> None:
 
 
 @contract("S9.7", partly=True)
+@pytest.mark.parametrize("how", ["spawn", "spawn_link", "spawn_monitor"])
+def test_a_function_that_was_taken_spawns_many_at_home(node: pa.ActorSystem, tmp_path: Path, how: str) -> None:
+    """It waited for ever, for a ring that was full and that nobody looked at again."""
+    with Owner(tmp_path, pa.spawn, spawn_at_home, pa.self_(), how):
+        ((_, host, _),) = ran(1)
+        assert host != 0
+    assert pa.receive("built", timeout=WAIT) == "built"
+
+
+def spawn_at_home(test: pa.Pid, how: str) -> None:
+    here(test)
+    for _ in range(3000):
+        getattr(pa.options(worker=0), how)(int)
+    pa.send(test, "built")
+
+
+@contract("S9.7", partly=True)
 def test_a_worker_leaves_that_has_taken_a_server(no_leaks: None, tmp_path: Path) -> None:
     """It waited for the server without end: an application's master, now and then."""
     with pa.ActorSystem(workers=2):

@@ -1774,6 +1774,7 @@ cdef class Scheduler:
         cdef Outbox box = self.outbox(hi_endpoint(p.pid.hi))
         while not is_published(box) and p is self.current and not p.flags & EXITING and box.peer_incarnation == hi_incarnation(p.pid.hi):
             self.flow_waiting.append((p, box, True))
+            self.backlog = True     # so that somebody looks, where nothing but room is wanting
             self.block(p, FLOW)
         return 0
 
@@ -1790,6 +1791,7 @@ cdef class Scheduler:
             return 0
         # Woken, it goes on, however full it is again by then: others that weren't suspended may have been at it first.
         self.flow_waiting.append((p, box, False))
+        self.backlog = True
         self.block(p, FLOW)
         return 0
 

@@ -2,8 +2,8 @@
 -export([run/1]).
 
 run(Values) ->
-    {Numbers, _} =
-        lists:mapfoldl(fun(_, State) -> rand:uniform_s(1 bsl 59, State) end, rand:seed_s(exsss, 2048), lists:seq(1, Values)),
+    Next = fun(_, State) -> rand:uniform_s(1 bsl 59, State) end,
+    {Numbers, _} = lists:mapfoldl(Next, rand:seed_s(exsss, 2048), lists:seq(1, Values)),
     Me = self(),
     Whole = spawn_link(fun() -> network(Me, Values) end),
     Begin = receive {begins, Input} -> Input end,

@@ -2,8 +2,8 @@
 -export([run/2]).
 
 run(Values, Threshold) ->
-    {Numbers, _} =
-        lists:mapfoldl(fun(_, State) -> rand:uniform_s(1 bsl 59, State) end, rand:seed_s(exsss, 1024), lists:seq(1, Values)),
+    Next = fun(_, State) -> rand:uniform_s(1 bsl 59, State) end,
+    {Numbers, _} = lists:mapfoldl(Next, rand:seed_s(exsss, 1024), lists:seq(1, Values)),
     start(self(), whole, Threshold, Numbers),
     Sorted = lists:sort(Numbers),
     Sorted = receive {whole, Result} -> Result end.
