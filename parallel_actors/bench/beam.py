@@ -62,7 +62,10 @@ class _Boot:
         self._erl = erl
 
     def run(self) -> list[float]:
-        return [beam_startup(self._erl)]
+        try:
+            return [beam_startup(self._erl)]
+        except RuntimeError as error:
+            raise CounterpartError(str(error)) from error
 
     def close(self) -> None:
         pass
