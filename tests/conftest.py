@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 import parallel_actors as pa
@@ -19,6 +20,11 @@ from records import Records, recorded
 # A shell's background job has Ctrl-C ignored, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes says nothing where every core is busy.
+hypothesis.settings.register_profile("any load", deadline=None)
+hypothesis.settings.load_profile("any load")
 
 
 def pytest_xdist_auto_num_workers() -> int:

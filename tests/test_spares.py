@@ -145,6 +145,26 @@ def test_modules_are_there_before_a_worker_is_up(
         assert pid_of(1) == spare.pid
 
 
+def test_a_spare_that_is_not_ready_yet_is_taken(
+    no_leaks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its word that it is ready came to a socket that the root had closed: it died of that."""
+    hold = tmp_path / "hold"
+    (tmp_path / "held_module.py").write_text(
+        f"import pathlib, time\nwhile pathlib.Path({str(hold)!r}).exists():\n    time.sleep(0.001)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pa.ActorSystem(workers=2, spare_workers=1, preload=["held_module"]) as system:
+        first = one_spare(system)
+        hold.touch()
+        kill(first.pid)
+        eventually(lambda: [spare.pid for spare in spares_of(system)] not in ([], [first.pid]), "there is another one")
+        spare = one_spare(system)
+        kill_worker(1)
+        hold.unlink()
+        assert pid_of(1) == spare.pid
+
+
 def test_a_module_that_is_not_there(no_leaks: None, capfd: pytest.CaptureFixture[str]) -> None:
     with (
         pytest.raises(pa.StartError, match="could not be started"),

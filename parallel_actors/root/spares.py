@@ -35,6 +35,7 @@ class Spare:
     pidfd: int
     line: socket.socket
     ready: bool = False
+    taken: bool = False  # it is a worker
 
 
 class Spares:
@@ -55,6 +56,7 @@ class Spares:
         self._scheduler = scheduler
         self._note = note
         self._waiting: deque[Spare] = deque()
+        self._lines: list[Spare] = []  # those whose sockets are open
         self._failed = 0
 
     def keep(self) -> None:
@@ -79,6 +81,7 @@ class Spares:
             return
         spare = Spare(process, pidfd, ours)
         self._waiting.append(spare)
+        self._lines.append(spare)
         self._scheduler.watch_fd(ours.fileno(), lambda: self._heard(spare))
 
     def take(self, config: WorkerConfig) -> tuple[Any, int] | None:
@@ -86,23 +89,23 @@ class Spares:
         data = pickle.dumps(config)
         while self._waiting:
             spare = self._waiting.popleft()
-            self._scheduler.unwatch_fd(spare.line.fileno())
-            with spare.line:
-                try:
-                    spare.line.sendall(data)
-                except OSError:  # it is dead
-                    self._end(spare)
-                    continue
+            spare.taken = True
+            try:
+                spare.line.send(data)
+            except OSError:  # it is dead
+                self._hang_up(spare)
+                self._end(spare)
+                continue
+            # Closed by us before it has read that, with its word that it is ready unread here, it would read a reset.
             return spare.process, spare.pidfd
         return None
 
     def close(self) -> None:
         """End those that wait."""
+        while self._lines:
+            self._hang_up(self._lines[-1])
         while self._waiting:
-            spare = self._waiting.pop()
-            self._scheduler.unwatch_fd(spare.line.fileno())
-            spare.line.close()
-            self._end(spare)
+            self._end(self._waiting.pop())
 
     def _heard(self, spare: Spare) -> None:
         try:
@@ -113,14 +116,20 @@ class Spares:
             spare.ready = True
             self._failed = 0
             return
-        self._scheduler.unwatch_fd(spare.line.fileno())
+        self._hang_up(spare)
+        if spare.taken:
+            return
         self._waiting.remove(spare)
-        spare.line.close()
         self._end(spare)
         if spare.ready:
             self._note("a spare worker has died; it is replaced")
         else:
             self._has_failed("it ended before it was ready")
+
+    def _hang_up(self, spare: Spare) -> None:
+        self._scheduler.unwatch_fd(spare.line.fileno())
+        self._lines.remove(spare)
+        spare.line.close()
 
     def _has_failed(self, why: str) -> None:
         self._failed += 1
